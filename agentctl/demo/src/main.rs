@@ -1,0 +1,3 @@
+//! One command that shows the whole product; holds the embedded broker.
+
+fn main() {}

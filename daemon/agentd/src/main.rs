@@ -1,0 +1,3 @@
+//! The daemon: config, wiring, the reconciler, the local API.
+
+fn main() {}

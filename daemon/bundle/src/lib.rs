@@ -1,0 +1,1 @@
+//! Packs, chunks, signs and proves model bundles; trust and its rotation.

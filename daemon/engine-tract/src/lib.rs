@@ -1,0 +1,1 @@
+//! The CPU engine that is always there: tract.

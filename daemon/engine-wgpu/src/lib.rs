@@ -1,0 +1,1 @@
+//! The GPU engine: for now the inventory of adapters.

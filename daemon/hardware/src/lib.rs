@@ -1,0 +1,1 @@
+//! What this machine is: inventory, load, heat, firmware profiles.

@@ -1,0 +1,1 @@
+//! The process boundary, both ends: spawn, shared memory, deadlines.

@@ -1,0 +1,1 @@
+//! The broker: connection, outbox, transfer of blocks.

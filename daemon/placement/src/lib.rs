@@ -1,0 +1,1 @@
+//! Measures a bundle on this hardware and chooses the engine setting.

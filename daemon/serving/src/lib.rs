@@ -1,0 +1,1 @@
+//! Routes predictions: Open Inference Protocol, switching without a failed request.

@@ -1,0 +1,1 @@
+//! Journal, blobs and index that survive power cuts.

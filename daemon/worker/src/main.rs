@@ -1,0 +1,3 @@
+//! The program that hosts engines away from the daemon.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Holds who may import whom.
