@@ -3,6 +3,7 @@
 //! Knows no other crate of ours and does no input or output. Whatever has a meaning in more than one step of the
 //! line is named here, once.
 
+mod adapter;
 mod clock;
 mod code;
 mod digest;
@@ -11,6 +12,7 @@ mod ids;
 mod tensor;
 mod units;
 
+pub use adapter::{Adapter, AdapterKind};
 pub use clock::{Clock, ManualClock};
 pub use code::{Code, Coded, chain};
 pub use digest::{Digest, DigestError, Hasher};
