@@ -2,6 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
+use agentd_client::ClientError;
 use agentd_types::{Code, Coded, chain};
 
 /// How a command ends; printed in the manual.
@@ -45,6 +46,27 @@ impl Failure {
     /// `what` could not be done, for example ``cannot roll back model `belt-camera` ``.
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), cause: None, hint: None, code: None, exit: Exit::No }
+    }
+
+    /// `what` could not be done because the daemon gave no answer or said no; its own hint is passed on.
+    pub(crate) fn of_client(what: &str, error: &ClientError) -> Self {
+        let failure = Self::new(what).coded(error);
+        match error {
+            ClientError::Unreachable { .. } => {
+                failure.hint("systemctl status agentd").exit_with(Exit::Unreachable)
+            }
+            ClientError::TimedOut(_) => failure.exit_with(Exit::TimedOut),
+            ClientError::Garbled(_) => failure.exit_with(Exit::Defect),
+            ClientError::Refused { status, detail } => {
+                let failure = failure.exit_with(if *status == 404 { Exit::No } else { Exit::Refused });
+                detail.hint.iter().cloned().fold(failure, Self::hint)
+            }
+        }
+    }
+
+    /// What could not be done.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
     }
 
     /// Because of `error` and all its sources.

@@ -165,7 +165,7 @@ impl Ui {
 /// A table as text, for printing and for tests.
 pub(crate) fn render_table(headings: &[(&str, Align)], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|(heading, _)| *heading));
     table.add_rows(rows);
     for (column, (_, align)) in table.column_iter_mut().zip(headings) {
