@@ -58,11 +58,31 @@ pub enum What {
     Removed { model: ModelName, version: u64, bundle: Digest },
     /// The index was made again from journal and blobs.
     IndexRebuilt { reason: String },
+    /// Entries of the journal itself cannot be read any more; `lost` of them are missing before this one.
+    JournalDamaged { lost: u64, reason: String },
     /// The disk is too full for downloads, or no longer is.
     DiskLow { free: ByteCount, low: bool },
 }
 
 impl What {
+    /// The model that the event concerns, if it concerns one that it names.
+    pub const fn model(&self) -> Option<&ModelName> {
+        match self {
+            Self::FetchStarted { model, .. }
+            | Self::Fetched { model, .. }
+            | Self::Installed { model, .. }
+            | Self::Serving { model, .. }
+            | Self::RolledBack { model, .. }
+            | Self::Pinned { model, .. }
+            | Self::Unpinned { model }
+            | Self::WorkerFailed { model, .. }
+            | Self::Quarantined { model, .. }
+            | Self::Retired { model }
+            | Self::Removed { model, .. } => Some(model),
+            _ => None,
+        }
+    }
+
     /// The event's stable name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -84,6 +104,7 @@ impl What {
             Self::Retired { .. } => "retired",
             Self::Removed { .. } => "removed",
             Self::IndexRebuilt { .. } => "index_rebuilt",
+            Self::JournalDamaged { .. } => "journal_damaged",
             Self::DiskLow { .. } => "disk_low",
         }
     }
