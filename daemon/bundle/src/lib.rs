@@ -16,6 +16,10 @@ mod key;
 mod signatures;
 mod state;
 
+pub mod author;
+pub mod replay;
+mod report;
+
 pub use content::{check_chunk, check_file, check_file_set};
 pub use documents::{
     MAX_CHUNK, MAX_CHUNKS, MAX_DERIVED_DEPTH, MAX_FILES, MAX_TOTAL_SIZE, TrustRoot, check_manifest,
@@ -24,6 +28,7 @@ pub use documents::{
 pub use envelope::{Envelope, EnvelopeSignature, MAX_ENVELOPE, MAX_SIGNATURES};
 pub use key::{KeyFileError, KeyFileSalt, PrivateKey, PublicKey};
 pub use reject::{Cause, Reject};
+pub use report::{SignatureReport, report_signatures};
 pub use state::{
     Accepted, FleetState, Identity, MAX_AHEAD_S, MAX_CATALOG_LIFE_S, StateError, TrustedKey, VerifiedBundle,
     Wish,
