@@ -5,4 +5,16 @@
 
 #[cfg(feature = "build")]
 pub mod build;
+mod scan;
+mod tensors;
+
+mod attribute;
+mod operators;
 mod proto;
+mod tensor;
+mod wire;
+
+pub use scan::{InterfaceError, ModelSummary, Recurrence, ScanError, ScanLimits, scan};
+pub use tensor::TensorFault;
+pub use tensors::{TensorPlace, TensorsError, tensors};
+pub use wire::WireError;

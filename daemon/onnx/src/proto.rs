@@ -93,6 +93,7 @@ pub(crate) mod value_info {
 
 pub(crate) mod r#type {
     pub(crate) const TENSOR: u32 = 1;
+    pub(crate) const DENOTATION: u32 = 6;
     pub(crate) const ELEM_TYPE: u32 = 1;
     pub(crate) const SHAPE: u32 = 2;
     pub(crate) const DIM: u32 = 1;
