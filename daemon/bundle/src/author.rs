@@ -9,7 +9,10 @@ use agentd_types::{FleetId, ModelName, UnixTime};
 use agentd_wire::{Catalog, CatalogEntry, Desired, Kind, Manifest, Membership, SPEC, Trust};
 use serde::Serialize;
 
-pub use self::trust::{RoleName, RoleNameError, RolePlan, TrustEditError, TrustPlan, rotate_key, successor, with_key, with_threshold, without_bundle, without_key};
+pub use self::trust::{
+    RoleName, RoleNameError, RolePlan, TrustEditError, TrustPlan, rotate_key, successor, with_key,
+    with_threshold, without_bundle, without_key,
+};
 use crate::{
     Cause, Envelope, Reject, check_manifest, documents,
     json::{self, Value},

@@ -215,7 +215,12 @@ struct Device {
 }
 
 impl Device {
-    fn take(&mut self, index: usize, step: &Step, files: &dyn CaseFiles) -> Result<Result<(), Reject>, CaseError> {
+    fn take(
+        &mut self,
+        index: usize,
+        step: &Step,
+        files: &dyn CaseFiles,
+    ) -> Result<Result<(), Reject>, CaseError> {
         let kind = match step.op {
             Op::Install => return self.install(index, step, files),
             Op::Chunk => {
@@ -241,15 +246,19 @@ impl Device {
         Ok(self.state.accept(Some(kind), &file(files, &step.file)?, step.now).map(|_| ()))
     }
 
-    fn install(&mut self, index: usize, step: &Step, files: &dyn CaseFiles) -> Result<Result<(), Reject>, CaseError> {
+    fn install(
+        &mut self,
+        index: usize,
+        step: &Step,
+        files: &dyn CaseFiles,
+    ) -> Result<Result<(), Reject>, CaseError> {
         let bundle = self.proved.clone().ok_or(CaseError::NoBundle(index))?;
         if let Err(reject) = check_file_set(bundle.manifest(), step.blobs.keys().map(String::as_str)) {
             return Ok(Err(reject));
         }
         for (path, digest) in &step.blobs {
-            let bytes = files
-                .blob(digest)
-                .map_err(|source| CaseError::File { name: digest.to_string(), source })?;
+            let bytes =
+                files.blob(digest).map_err(|source| CaseError::File { name: digest.to_string(), source })?;
             if let Err(reject) = check_file(bundle.manifest(), path, bytes.len() as u64, Digest::of(&bytes)) {
                 return Ok(Err(reject));
             }

@@ -79,7 +79,8 @@ pub struct TrustPlan {
 impl TrustPlan {
     /// The document, version 1. [`super::draft_trust`] checks it.
     pub fn document(&self) -> Trust {
-        let plans = [&self.root, &self.fleet_role].into_iter().chain(self.releases.iter().map(|(_, plan)| plan));
+        let plans =
+            [&self.root, &self.fleet_role].into_iter().chain(self.releases.iter().map(|(_, plan)| plan));
         Trust {
             r#type: Kind::Trust,
             spec: SPEC,
@@ -120,7 +121,9 @@ pub enum TrustEditError {
     #[error("key {0} stands in no role of the trust document")]
     KeyAbsent(KeyId),
     /// Without the key, a role could not reach its threshold.
-    #[error("without key {key} the role `{role}` has {left} keys and cannot reach its threshold of {threshold}")]
+    #[error(
+        "without key {key} the role `{role}` has {left} keys and cannot reach its threshold of {threshold}"
+    )]
     Unreachable {
         /// The key.
         key: KeyId,
