@@ -207,9 +207,9 @@ impl PrivateKey {
 fn check_work(scheme: &pkcs8::pkcs5::EncryptionScheme) -> Result<(), KeyFileError> {
     let Some(parameters) = scheme.pbes2() else { return Ok(()) };
     let fits = match (parameters.kdf.scrypt(), parameters.kdf.pbkdf2()) {
-        (Some(work), _) => u64::try_from(work.cost_parameter)
-            .ok()
-            .and_then(|n| n.checked_mul(128 * u64::from(work.block_size)))
+        (Some(work), _) => work
+            .cost_parameter
+            .checked_mul(128 * u64::from(work.block_size))
             .and_then(|bytes| bytes.checked_mul(u64::from(work.parallelization)))
             .is_some_and(|bytes| bytes <= MAX_SCRYPT_BYTES),
         (None, Some(work)) => work.iteration_count <= MAX_PBKDF2_ROUNDS,

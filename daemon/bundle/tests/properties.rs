@@ -1,5 +1,7 @@
 //! Properties: one spelling for every value, no byte of a signed document can change, nothing from outside panics.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests stop a test as tests do")]
+
 use std::collections::BTreeMap;
 
 use agentd_bundle::{

@@ -82,6 +82,7 @@ impl KeptDocument {
 
 impl FleetState {
     /// The state as bytes: what must be durable before an accepted document is acknowledged or acted upon.
+    #[expect(clippy::missing_panics_doc, reason = "it never does")]
     pub fn to_bytes(&self) -> Vec<u8> {
         let kept = Kept {
             format: FORMAT,

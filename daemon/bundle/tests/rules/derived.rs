@@ -23,7 +23,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let (state, base) = installed();
     let root = base.digest();
     let first = derived(&root, &root, 1, 1);
-    let edits: Vec<(&'static str, Cause, fn(&mut Value))> = vec![
+    type Edit = fn(&mut Value);
+    let edits: Vec<(&'static str, Cause, Edit)> = vec![
         ("made elsewhere", Cause::Target, |d| d["lineage"]["device"] = json!("dev-2")),
         ("no lineage", Cause::Lineage, |d| d["lineage"] = json!(null)),
         ("a lineage with a field more", Cause::Lineage, |d| d["lineage"]["x"] = json!(1)),

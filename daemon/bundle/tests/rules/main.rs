@@ -1,5 +1,12 @@
 //! Every rule of the format's page with the code that its breach yields, as rows of broken documents.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "helpers of tests stop a test as tests do, and a table is as long as its rows"
+)]
+
 mod bundle;
 mod content;
 mod derived;

@@ -156,7 +156,7 @@ fn a_device_pins_only_trust_that_signed_itself() {
 fn the_refusal_says_who_signed_and_who_is_missing() {
     let refused =
         pinned().accept(None, &seal(Kind::Trust, &next(|_| {}), &["root-1", "fleet"]), UnixTime(NOW));
-    let short = |name: &str| id(name)[..8].to_owned();
+    let short = |name: &str| id(name).chars().take(8).collect::<String>();
     let message = refused.unwrap_err().to_string();
     assert_eq!(
         message,
