@@ -92,7 +92,7 @@ const ONE_OWNER: &[(&str, &str)] = &[
     ("sled", "agentd-store"),
     ("sysinfo", "agentd-hardware"),
     ("systemd-journal-logger", "agentd"),
-    ("tar", "agentctl"),
+    ("tar", "agentd-bundle"),
     ("tract-linalg", "agentd-engine-tract"),
     ("tract-onnx", "agentd-engine-tract"),
     ("wgpu", "agentd-engine-wgpu"),

@@ -16,17 +16,25 @@ mod key;
 mod signatures;
 mod state;
 
+mod chunk;
+mod diff;
+mod pack;
+
+pub mod archive;
 pub mod author;
 pub mod replay;
 mod report;
 
+pub use chunk::Cutter;
 pub use content::{check_chunk, check_file, check_file_set};
+pub use diff::{BundleDiff, Change, FileDiff, TensorDiff, diff_manifests, diff_tensors};
 pub use documents::{
     MAX_CHUNK, MAX_CHUNKS, MAX_DERIVED_DEPTH, MAX_FILES, MAX_TOTAL_SIZE, TrustRoot, check_manifest,
     check_path, glob_matches, read_manifest,
 };
 pub use envelope::{Envelope, EnvelopeSignature, MAX_ENVELOPE, MAX_SIGNATURES};
 pub use key::{KeyFileError, KeyFileSalt, PrivateKey, PublicKey};
+pub use pack::{Description, ModelDescription, PackError, Packed, pack};
 pub use reject::{Cause, Reject};
 pub use report::{SignatureReport, report_signatures};
 pub use state::{

@@ -19,4 +19,4 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use engine::{EngineKind, Setting, SettingError};
 pub use ids::{BadName, DeviceId, FleetId, GroupName, KeyId, ModelName};
 pub use tensor::{Datatype, DatatypeError, MAX_ELEMENTS, ShapeError, TensorSpec, element_count};
-pub use units::{BadUnit, ByteCount, UnixTime, human_duration};
+pub use units::{BadTime, BadUnit, ByteCount, UnixTime, human_duration};

@@ -42,6 +42,50 @@ impl fmt::Display for UnixTime {
     }
 }
 
+/// The text is not a time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a time: write for example \"2026-11-25\" or \"2026-11-25 08:00:00Z\"")]
+pub struct BadTime {
+    text: String,
+}
+
+/// Reads what [`UnixTime`] shows, or a date alone, which stands for its first second.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`.
+impl FromStr for UnixTime {
+    type Err = BadTime;
+
+    fn from_str(text: &str) -> Result<Self, BadTime> {
+        let bad = || BadTime { text: text.chars().take(40).collect() };
+        let (date, time) = text.split_once(' ').unwrap_or((text, "00:00:00Z"));
+        let time = time.strip_suffix('Z').ok_or_else(bad)?;
+        let [year, month, day] = numbers(date, '-', [4, 2, 2]).ok_or_else(bad)?;
+        let [hour, minute, second] = numbers(time, ':', [2, 2, 2]).ok_or_else(bad)?;
+        let shifted_year = year.checked_sub(u64::from(month <= 2)).ok_or_else(bad)?;
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.saturating_sub(1);
+        let leap_days = shifted_year / 4 + shifted_year / 400;
+        let days = shifted_year * 365 + leap_days + day_of_year;
+        let days = days.checked_sub(shifted_year / 100 + 719_468).ok_or_else(bad)?;
+        let time = Self(days * 86_400 + hour * 3_600 + minute * 60 + second);
+        // A day or hour that does not exist would show as another one.
+        let shown = time.to_string();
+        if shown == text || shown.strip_suffix(" 00:00:00Z") == Some(text) { Ok(time) } else { Err(bad()) }
+    }
+}
+
+fn numbers(text: &str, separator: char, digits: [usize; 3]) -> Option<[u64; 3]> {
+    let parts: Vec<&str> = text.split(separator).collect();
+    let parts: &[&str; 3] = parts.as_slice().try_into().ok()?;
+    let mut values = [0; 3];
+    for ((value, part), digits) in values.iter_mut().zip(parts).zip(digits) {
+        if part.len() != digits || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        *value = part.parse().ok()?;
+    }
+    Some(values)
+}
+
 /// A number of bytes. Text: `64MiB`, `1.5GiB`, `512` (bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -145,6 +189,28 @@ mod tests {
             (2_147_483_648, "2038-01-19 03:14:08Z"),
         ] {
             assert_eq!(UnixTime(time).to_string(), text);
+            assert_eq!(text.parse(), Ok(UnixTime(time)));
+        }
+    }
+
+    #[test]
+    fn dates_that_do_not_exist_are_refused() {
+        assert_eq!("2000-02-29".parse(), Ok(UnixTime(951_782_400)));
+        for bad in [
+            "2001-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-01-00",
+            "26-01-01",
+            "2026-01-01 24:00:00Z",
+            "2026-01-01 10:00:00",
+            "1969-12-31",
+            "0000-01-01",
+            "2026-01-01 ",
+            "2026-1-1",
+            "+026-01-01",
+        ] {
+            assert!(bad.parse::<UnixTime>().is_err(), "{bad}");
         }
     }
 
