@@ -55,6 +55,11 @@ impl Context {
         Client::new(&self.socket, self.timeout)
     }
 
+    /// The daemon's socket for applications, beside the one for control.
+    pub(crate) fn predictions(&self) -> Client {
+        Client::new(self.socket.with_file_name("infer.sock"), self.timeout)
+    }
+
     /// The wall clock.
     #[expect(clippy::unused_self, reason = "time is part of what a command is given")]
     pub(crate) fn now(&self) -> UnixTime {

@@ -224,6 +224,11 @@ impl FleetState {
         self.derived_seq.get(&base.local()).map_or(1, |last| last.saturating_add(1))
     }
 
+    /// The sequence number of the newest desired document of each target.
+    pub fn desired_seqs(&self) -> BTreeMap<Target, u64> {
+        self.desired.iter().map(|(target, held)| (target.clone(), held.document.seq)).collect()
+    }
+
     /// Whether exactly this document is held already, so that it need not be judged again: brokers repeat what is
     /// retained.
     pub fn holds(&self, envelope: &[u8]) -> bool {

@@ -8,8 +8,8 @@ use std::{
 
 use agentd_types::{Code, Coded, ModelName};
 use agentd_wire::{
-    Action, DeviceStatus, DoctorReport, ErrorBody, ErrorDetail, ModelStatus, PinRequest, Receipt, RollbackRequest,
-    RollbackResult, Versioned,
+    Action, DeviceStatus, DoctorReport, ErrorBody, ErrorDetail, ModelStatus, PinRequest, Receipt,
+    RollbackRequest, RollbackResult, Versioned,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -215,6 +215,16 @@ impl Client {
         timeout(self.timeout, call).await.map_err(|_| ClientError::TimedOut(self.timeout))?
     }
 
+    /// The status and body of a call whose form is not that of the local API.
+    pub(crate) async fn raw(&self, path: &str, body: Option<Vec<u8>>) -> Result<(u16, Bytes), ClientError> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let call = async {
+            let answer = self.exchange(method, path, body.unwrap_or_default().into()).await?;
+            Ok((answer.response.status().as_u16(), read(answer).await?))
+        };
+        timeout(self.timeout, call).await.map_err(|_| ClientError::TimedOut(self.timeout))?
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
@@ -228,6 +238,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header("host", "agentd")
+            .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|error| ClientError::Garbled(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(garbled)?;
@@ -252,6 +263,6 @@ async fn refusal(answer: Answer) -> ClientError {
 }
 
 /// A model name as one path segment.
-fn escape(name: &ModelName) -> String {
+pub(crate) fn escape(name: &ModelName) -> String {
     name.as_str().replace('/', "%2F").replace('@', "%40")
 }

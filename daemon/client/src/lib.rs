@@ -5,6 +5,7 @@
 
 mod client;
 mod events;
+mod infer;
 
 pub use client::{Client, ClientError};
 pub use events::EventStream;

@@ -22,7 +22,7 @@ pub use cpu::Cpu;
 pub use disk::Disk;
 pub use fingerprint::fingerprint;
 pub use heat::Sensor;
-pub use identity::Identity;
+pub use identity::{Identity, host_name};
 pub use inventory::Inventory;
 pub use load::{Load, LoadSampler};
 pub use memory::Memory;
