@@ -1,5 +1,10 @@
 //! Prints what the store costs on this machine: `cargo run --release -p agentd-store --example figures`.
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people who measure")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for people who measure"
+)]
 
 use std::{
     sync::Arc,

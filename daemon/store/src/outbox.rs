@@ -164,7 +164,8 @@ impl Outbox {
     /// Appends one message. Returns when it survives a power cut.
     ///
     /// # Errors
-    /// When it is too long, nothing may make room for it, or the disk refuses: it does not wait then.
+    /// When it is too long, nothing may make room for it, or the disk refuses: it does not wait then, though after a
+    /// crash it may be found all the same.
     pub fn append(&self, class: Class, bytes: &[u8]) -> Result<Appended, OutboxError> {
         self.append_all(&[(class, bytes)])
     }

@@ -18,6 +18,9 @@ use crate::storage::Storage;
 /// A key with its new value, or `None` to delete it.
 pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
 
+/// A key and its value.
+pub(super) type Found = (Vec<u8>, Vec<u8>);
+
 /// The page cache of sled.
 const CACHE_BYTES: u64 = 512 << 10;
 
@@ -44,7 +47,7 @@ pub(crate) enum TableError {
 pub(super) trait Table: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
     /// Entries whose key starts with `prefix`, from `from` on, in order, at most `limit`.
-    fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError>;
+    fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Found>, TableError>;
     /// All or none.
     fn apply(&mut self, batch: Vec<Write>) -> Result<(), TableError>;
     fn sync(&mut self) -> Result<(), TableError>;
@@ -58,7 +61,7 @@ impl Table for MemoryTable {
         Ok(self.0.get(key).cloned())
     }
 
-    fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+    fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Found>, TableError> {
         let found = self.0.range(from.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)).take(limit);
         Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
@@ -144,7 +147,7 @@ impl Table for SledTable {
         self.ask(|db| db.get(key)?.map(|value| unseal(&value)).transpose())
     }
 
-    fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+    fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Found>, TableError> {
         self.ask(|db| {
             let mut found = Vec::new();
             for entry in db.range(from..) {
@@ -186,7 +189,11 @@ impl Table for SledTable {
 impl Drop for SledTable {
     fn drop(&mut self) {
         let db = self.db.take();
-        if guarded(|| Ok(drop(db))).is_err() {
+        let closed = guarded(|| {
+            drop(db);
+            Ok(())
+        });
+        if closed.is_err() {
             log::warn!(event = "store.index"; "Index not closed in an orderly way");
         }
     }

@@ -168,7 +168,8 @@ impl Model {
                     items.iter().filter(|item| item.bytes == message(n)).map(|item| item.id).collect();
                 self.waiting.remove(&n);
                 let removed = store.outbox().remove(&ids).is_ok();
-                if removed {
+                // One whose append failed does not wait, and may be found after a crash all the same.
+                if removed && !ids.is_empty() {
                     self.removed.insert(n);
                 }
                 removed
