@@ -8,7 +8,7 @@ use agentd_types::{ByteCount, UnixTime};
 const DAY: u64 = 86_400;
 
 /// What was spent of a budget on which day; kept by the caller over restarts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BudgetSpent {
     /// Days since 1970 in UTC.
     pub day: u64,

@@ -176,7 +176,8 @@ impl MemoryBroker {
             held.online = Some(Online { connection: number, inlet, will: session.will.clone(), end });
             held.expiry = session.expiry;
             held.gone_at = None;
-            drivers.spawn(drive(broker, client.clone(), number, orders, ends, ended));
+            let guard = Guard { broker, client, number, speak: Speak::Will };
+            drivers.spawn(drive(guard, orders, ends, ended));
         });
         held.resend();
         Ok(opened)
@@ -194,16 +195,14 @@ impl Transport for MemoryTransport {
 }
 
 /// Carries out a client's orders until either side ends the connection.
+///
+/// The guard speaks the will when the connection is dropped, be it before this was ever polled.
 async fn drive(
-    broker: MemoryBroker,
-    client: String,
-    number: u64,
+    mut guard: Guard,
     mut orders: mpsc::Receiver<Order>,
     mut ends: watch::Receiver<Option<Disconnect>>,
     ended: oneshot::Sender<Disconnect>,
 ) {
-    // The guard speaks the will when the connection is dropped and this task is aborted.
-    let mut guard = Guard { broker, client, number, speak: Speak::Will };
     let why = loop {
         let order = tokio::select! {
             biased;
@@ -218,7 +217,7 @@ async fn drive(
                 guard.speak = Speak::Nothing;
                 break Disconnect::Ours;
             }
-            Some(order) => guard.broker.lock().carry_out(&guard.client, number, order),
+            Some(order) => guard.broker.lock().carry_out(&guard.client, guard.number, order),
             None => break Disconnect::Ours,
         }
     };
@@ -255,10 +254,10 @@ impl Drop for Guard {
 }
 
 impl State {
-    fn carry_out(&mut self, client: &str, number: u64, order: Order) {
+    fn carry_out(&mut self, client: &str, connection: u64, order: Order) {
         match order {
             Order::Publish { message, done } if self.holding => {
-                self.held.push(Held { connection: number, message, done });
+                self.held.push(Held { connection, message, done });
             }
             Order::Publish { message, done } => self.accept(&message, done),
             Order::Subscribe { wanted, done } => {

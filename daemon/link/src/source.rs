@@ -12,7 +12,7 @@ use std::{
 };
 
 use agentd_types::{Code, Coded, Digest};
-use agentd_wire::Object;
+use agentd_wire::{Object, edition_of};
 use bytes::Bytes;
 
 /// Bytes of an object.
@@ -114,7 +114,7 @@ fn read_manifest(path: &Path, object: Object, offset: u32, length: u32) -> io::R
     else {
         return Ok(None);
     };
-    let edition = crc32c::crc32c(&whole);
+    let edition = edition_of(&whole);
     let end = offset.saturating_add(length).min(object_bytes) as usize;
     let bytes = whole.get(offset as usize..end).filter(|bytes| !bytes.is_empty());
     Ok(bytes.map(|bytes| Piece { bytes: Bytes::copy_from_slice(bytes), object_bytes, edition }))
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!((&part.bytes[..], part.object_bytes, part.edition), (&b"hu"[..], 5, 0));
         let end = read(Object::Manifest(bundle), 4, 100).unwrap();
         assert_eq!((&end.bytes[..], end.object_bytes), (&b"fest"[..], 8));
-        assert_eq!(end.edition, crc32c::crc32c(b"manifest"));
+        assert_eq!(end.edition, edition_of(b"manifest"));
         for absent in [Object::Chunk(bundle), Object::Manifest(chunk)] {
             assert_eq!(read(absent, 0, 1), None);
         }

@@ -131,7 +131,7 @@ pub struct Block {
     pub offset: u32,
     /// Bytes of the whole object; 0 when it is missing.
     pub object_bytes: u32,
-    /// CRC32C of the whole envelope for a manifest, so that blocks of two envelopes are not mixed; 0 for a chunk.
+    /// [`edition_of`] the whole envelope for a manifest, so that blocks of two envelopes are not mixed; 0 for a chunk.
     pub edition: u32,
     /// The bytes; none unless the status is [`Status::Data`].
     pub bytes: Bytes,
@@ -339,6 +339,11 @@ impl Block {
         };
         if fits { Ok(()) } else { Err(BadBlock::Bounds) }
     }
+}
+
+/// The edition of a manifest's envelope: tells two envelopes with the same payload apart.
+pub fn edition_of(envelope: &[u8]) -> u32 {
+    crc32c::crc32c(envelope)
 }
 
 fn take_digest(from: &mut impl Buf) -> Result<Digest, BadBlock> {

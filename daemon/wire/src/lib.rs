@@ -14,7 +14,7 @@ mod topics;
 
 pub use blocks::{
     BLOCK_OVERHEAD_BYTES, BadBlock, Block, BlockRequest, MAX_BLOCK_BYTES, MAX_CHUNK_BYTES, MAX_CREDIT,
-    MAX_MANIFEST_BYTES, MAX_RANGES, Object, Range, Status,
+    MAX_MANIFEST_BYTES, MAX_RANGES, Object, Range, Status, edition_of,
 };
 pub use documents::{
     Catalog, CatalogEntry, Chunk, Derived, Desired, DesiredEntry, FileEntry, Golden, Kind, Licence, Lineage,

@@ -362,6 +362,7 @@ fn pieces(object: Object, from: u32, to: u32, failures: u32) -> impl Iterator<It
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers made by the tests themselves")]
 mod tests {
     use agentd_types::Digest;
     use proptest::prelude::*;
