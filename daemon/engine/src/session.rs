@@ -55,7 +55,8 @@ pub trait Session: Debug {
     /// Answers one request. `inputs` are in the order of the [`LoadSpec`], as are the outputs returned.
     ///
     /// # Errors
-    /// When an input does not fit or the engine fails; the session can be asked again.
+    /// When an input does not fit or the engine fails; the session can be asked again. The same holds after a panic,
+    /// which the worker turns into an error: what a run leaves half done must not be used by the next.
     fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, EngineError>;
 }
 
@@ -94,6 +95,33 @@ pub enum EngineError {
         /// The engine's own words.
         reason: String,
     },
+}
+
+/// Holds the inputs of a request against the specs: their number, datatypes, shapes and bytes.
+///
+/// # Errors
+/// For the first input that does not fit.
+pub fn check_inputs(specs: &[TensorSpec], inputs: &[TensorView<'_>]) -> Result<(), EngineError> {
+    if let Some(missing) = specs.get(inputs.len()) {
+        return Err(EngineError::Input { name: missing.name.clone(), reason: "it is missing".into() });
+    }
+    if inputs.len() > specs.len() {
+        let reason = format!("{} inputs where the model takes {}", inputs.len(), specs.len());
+        return Err(EngineError::Input { name: String::new(), reason });
+    }
+    for (spec, input) in specs.iter().zip(inputs) {
+        let refuse = |reason| Err(EngineError::Input { name: spec.name.clone(), reason });
+        if input.datatype != spec.datatype {
+            return refuse(format!("{} where the model takes {}", input.datatype, spec.datatype));
+        }
+        if !spec.accepts(input.shape) {
+            return refuse(format!("shape {:?} where the model takes {:?}", input.shape, spec.shape));
+        }
+        if let Err(error) = input.check() {
+            return refuse(error.to_string());
+        }
+    }
+    Ok(())
 }
 
 impl Coded for EngineError {

@@ -96,6 +96,37 @@ impl TensorView<'_> {
         }
     }
 
+    /// The first element that is NaN or infinite.
+    ///
+    /// Source: IEEE 754, section 3.4: all bits of the exponent are set in both, and in no finite number.
+    pub fn first_not_finite(&self) -> Option<usize> {
+        macro_rules! find {
+            ($n:literal, $bits:ty, $exponent:literal) => {
+                self.bytes
+                    .as_chunks::<$n>()
+                    .0
+                    .iter()
+                    .position(|b| <$bits>::from_le_bytes(*b) & $exponent == $exponent)
+            };
+        }
+        match self.datatype {
+            Datatype::Fp16 => find!(2, u16, 0x7c00),
+            Datatype::Bf16 => find!(2, u16, 0x7f80),
+            Datatype::Fp32 => find!(4, u32, 0x7f80_0000),
+            Datatype::Fp64 => find!(8, u64, 0x7ff0_0000_0000_0000),
+            Datatype::Bool
+            | Datatype::Uint8
+            | Datatype::Uint16
+            | Datatype::Uint32
+            | Datatype::Uint64
+            | Datatype::Int8
+            | Datatype::Int16
+            | Datatype::Int32
+            | Datatype::Int64
+            | Datatype::Bytes => None,
+        }
+    }
+
     /// The elements as `f64`, in order; empty for `BYTES`. Integers above 2^53 lose their last bits.
     pub fn to_f64(&self) -> Vec<f64> {
         macro_rules! each {
@@ -162,6 +193,13 @@ pub fn compare(want: TensorView<'_>, got: TensorView<'_>) -> f64 {
     worst / scale * 1e6
 }
 
+/// The first element that is NaN or infinite: which of the tensors, and which of its elements.
+///
+/// Tensors of integers, booleans and `BYTES` have none.
+pub fn first_not_finite<'a>(tensors: impl IntoIterator<Item = TensorView<'a>>) -> Option<(usize, usize)> {
+    tensors.into_iter().enumerate().find_map(|(index, tensor)| Some((index, tensor.first_not_finite()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +226,20 @@ mod tests {
         assert!(far(&[f32::NAN], &[f32::NAN]).abs() < 1e-9);
         assert!(far(&[f32::INFINITY], &[1.0]).is_infinite());
         assert!(far(&[1.0], &[1.0, 2.0]).is_infinite());
+    }
+    #[test]
+    fn nan_and_infinity_are_found_in_every_float_type() {
+        let f32s = |values: &[f32]| Tensor::from_f32(vec![values.len()], values).unwrap();
+        let first = |tensors: &[Tensor]| first_not_finite(tensors.iter().map(Tensor::view));
+        let fine = f32s(&[0.0, f32::MAX, f32::MIN_POSITIVE, -1.0]);
+        assert_eq!(first(std::slice::from_ref(&fine)), None);
+        assert_eq!(first(&[fine.clone(), f32s(&[1.0, f32::NAN])]), Some((1, 1)));
+        assert_eq!(first(&[f32s(&[f32::NEG_INFINITY]), fine]), Some((0, 0)));
+        let bits = |datatype, bytes: &[u8]| Tensor::new(datatype, vec![1], bytes.to_vec()).unwrap();
+        assert_eq!(first(&[bits(Datatype::Fp16, &f16::NAN.to_le_bytes())]), Some((0, 0)));
+        assert_eq!(first(&[bits(Datatype::Fp16, &f16::MAX.to_le_bytes())]), None);
+        assert_eq!(first(&[bits(Datatype::Bf16, &bf16::INFINITY.to_le_bytes())]), Some((0, 0)));
+        assert_eq!(first(&[bits(Datatype::Fp64, &f64::NAN.to_le_bytes())]), Some((0, 0)));
+        assert_eq!(first(&[bits(Datatype::Uint32, &[0xff; 4])]), None);
     }
 }
