@@ -496,9 +496,7 @@ impl Outbox {
         };
         room.take(self.class(Class::Log).values());
         if class != Class::Log {
-            for entries in thinning(self.class(Class::Metric)) {
-                room.take(entries.into_iter());
-            }
+            room.thin_out(self.class(Class::Metric));
         }
         if !matches!(class, Class::Log | Class::Metric) {
             room.take(self.class(Class::Event).values());
@@ -523,6 +521,39 @@ impl Room {
         self.items == 0 && self.bytes == 0
     }
 
+    /// Takes metrics whose neighbours are nearest, so that what is left is spread over the whole time; in each round no
+    /// two neighbours. The oldest and the newest go last.
+    fn thin_out(&mut self, metrics: &BTreeMap<ItemId, Entry>) {
+        let mut left: Vec<&Entry> = metrics.values().collect();
+        while !self.is_enough() && !left.is_empty() {
+            let mut gaps: Vec<_> = left
+                .windows(3)
+                .enumerate()
+                .filter_map(|(n, three)| match three {
+                    [before, _, after] => Some((after.id.0 - before.id.0, n + 1)),
+                    _ => None,
+                })
+                .collect();
+            gaps.sort_unstable();
+            if gaps.is_empty() {
+                self.take(left.drain(..));
+                return;
+            }
+            let mut gone = BTreeSet::new();
+            for (_, at) in gaps {
+                if self.is_enough() {
+                    return;
+                }
+                if !gone.contains(&(at - 1)) && !gone.contains(&(at + 1)) {
+                    self.take(left.get(at).copied().into_iter());
+                    gone.insert(at);
+                }
+            }
+            let mut at = 0..;
+            left.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
+        }
+    }
+
     fn take<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
         for entry in entries {
             if self.is_enough() {
@@ -533,28 +564,6 @@ impl Room {
             self.victims.push(entry.id);
         }
     }
-}
-
-/// Metrics in the order in which they may go: every second one, oldest first, then every second one of the rest, and
-/// so on, so that what is left is spread over the whole time.
-fn thinning(metrics: &BTreeMap<ItemId, Entry>) -> Vec<Vec<&Entry>> {
-    let mut left: Vec<&Entry> = metrics.values().collect();
-    let mut rounds = Vec::new();
-    while !left.is_empty() {
-        let mut odd = true;
-        let (go, stay) = left.into_iter().partition(|_| {
-            odd = !odd;
-            odd || metrics.len() == 1
-        });
-        let go: Vec<&Entry> = go;
-        left = stay;
-        if go.is_empty() {
-            rounds.push(left);
-            break;
-        }
-        rounds.push(go);
-    }
-    rounds
 }
 
 /// A store that forgets everything when the process ends: for tests, and for devices that want no outbox on disk.

@@ -232,7 +232,9 @@ impl Disconnect {
             Self::Refused(_) => "check this device's credentials and the broker's access list",
             Self::Tls(_) => "check `broker.ca`, `broker.certificate` and `broker.key`",
             Self::TlsTime(_) => "check this device's clock first, then the dates of the certificates",
-            Self::Closed(_) => "look into the broker's log",
+            Self::Closed(_) => {
+                "look into the broker's log; when this repeats soon after connecting, another device may use the same id"
+            }
             Self::TakenOver => "give each device its own id",
             Self::Flooded => "find out who publishes so much to this device",
             Self::Protocol(_) => "report this, with the broker's name and version",

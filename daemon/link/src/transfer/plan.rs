@@ -192,7 +192,7 @@ impl Plan {
         if failures > self.max_failures {
             return Err(GaveUp { object, failures });
         }
-        self.ready.extend(pieces(object, 0, length, failures));
+        self.begin(object, length, failures);
         Ok(())
     }
 
@@ -263,10 +263,15 @@ impl Plan {
 
     fn cut_next(&mut self) {
         if let Some((object, length)) = self.wanted.pop_front() {
-            self.ready.extend(pieces(object, 0, length, 0));
-            if length > MAX_BLOCK_BYTES {
-                self.assemblies.insert(object, Assembly::new(length, 0));
-            }
+            self.begin(object, length, 0);
+        }
+    }
+
+    fn begin(&mut self, object: Object, length: u32, failures: u32) {
+        self.ready.extend(pieces(object, 0, length, failures));
+        // An object of one block needs no place to be put together.
+        if length > MAX_BLOCK_BYTES {
+            self.assemblies.insert(object, Assembly::new(length, 0));
         }
     }
 
@@ -469,6 +474,25 @@ mod tests {
         }
         assert_eq!(whole.expect("the new edition is whole"), new);
         assert!(plan.is_done());
+    }
+
+    #[test]
+    fn an_object_with_the_wrong_content_is_fetched_again_whole() {
+        let whole = content(7, 300_000);
+        let object = Object::Chunk(Digest::of(&whole));
+        let mut plan = Plan::new([(object, 300_000)], 2);
+        let now = Instant::now();
+        for failures in 1..=3 {
+            let mut came = None;
+            for range in plan.ask(1 << 20, now) {
+                let part = block(object, &whole, range.offset, range.length);
+                if let Accepted::Whole { content, .. } = plan.accept(part, now).unwrap() {
+                    came = Some(content);
+                }
+            }
+            assert_eq!(came.expect("it is whole"), whole);
+            assert_eq!(plan.refetch(object, 300_000, failures).is_ok(), failures <= 2);
+        }
     }
 
     #[test]

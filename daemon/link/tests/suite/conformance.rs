@@ -177,7 +177,9 @@ async fn the_will_is_spoken_when_the_connection_is_cut_and_not_when_it_is_closed
 async fn a_second_client_with_the_same_id_takes_over(transport: &dyn Transport) {
     let first = clean(transport, "twin").await;
     let second = clean(transport, "twin").await;
-    assert_eq!(end(first).await, Disconnect::TakenOver);
+    // Some brokers say why, mosquitto 2.0.11 just closes.
+    let reason = end(first).await;
+    assert!(matches!(reason, Disconnect::TakenOver | Disconnect::Closed(_)), "{reason:?}");
     say(&second, Message::surely(topic(1), "still here")).await;
 }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use agentd_link::{
     Channel, Class, Connection, Disconnect, Draft, Incoming, Link, LinkConfig, LinkHandle, LinkStatus,
-    MemoryBroker, MemoryOutbox, Message, Outbox, OutboxLimits, OutboxStore, Qos, Retain, Session,
-    Subscription, Transport,
+    MemoryBroker, MemoryOutbox, Message, Outbox, OutboxLimits, OutboxStore, Qos, Retain, RetryPolicy,
+    Session, Subscription, Transport,
 };
 use agentd_tests::{Mosquitto, Proxy};
 use agentd_types::{ManualClock, UnixTime};
@@ -394,6 +394,8 @@ async fn a_half_open_connection_is_noticed_within_one_and_a_half_keep_alives() {
     let proxy = Proxy::start(broker.address()).await.unwrap();
     let mut link = Running::start(rumqtt(proxy.address()), link_config("cam"));
     link.connected().await;
+    link.put(Class::Event, "the greeting is over").await;
+    link.drained().await;
     // Enough to fill the sockets, so that a ping cannot get out either.
     proxy.stall();
     for _ in 0..40 {
@@ -418,10 +420,11 @@ async fn a_half_open_connection_is_noticed_within_one_and_a_half_keep_alives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_id_is_named_and_both_back_off() {
-    let broker = Mosquitto::start().await.unwrap();
-    let mut one = Running::start(rumqtt(broker.address()), link_config("twin"));
+    let broker = MemoryBroker::new();
+    let slow = || LinkConfig { retry: RetryPolicy::default(), ..link_config("twin") };
+    let mut one = Running::start(Arc::new(broker.transport()), slow());
     one.connected().await;
-    let mut two = Running::start(rumqtt(broker.address()), link_config("twin"));
+    let mut two = Running::start(Arc::new(broker.transport()), slow());
     two.connected().await;
     let reason = one
         .until("the reason", |incoming| match incoming {
@@ -430,6 +433,9 @@ async fn a_duplicate_id_is_named_and_both_back_off() {
         })
         .await;
     assert_eq!(reason, Disconnect::TakenOver);
+    sleep(Duration::from_secs(3)).await;
+    let births = broker.published().iter().filter(|message| message.topic.ends_with("/conn")).count();
+    assert!(births < 60, "{births} births and wills in 3 s: nobody backs off");
     one.stop().await;
     two.stop().await;
 }
