@@ -1,3 +1,139 @@
-//! One command that shows the whole product; holds the embedded broker.
+//! One command that shows the whole product on a real model and real data; holds the embedded broker.
+//!
+//! In: nothing but this repository. Out: the main job, step by step, on the screen. Needs no root, network or installed
+//! service, writes nowhere but to a temporary folder, and leaves nothing behind, whether it ends well, badly, or by
+//! Ctrl-C. Read `scenario` first.
 
-fn main() {}
+use std::{env, process::ExitCode};
+
+use agentd_types::human_duration;
+use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+mod scenario;
+
+mod broker;
+mod device;
+mod engineer;
+
+mod digits;
+mod load;
+mod predict;
+
+mod programs;
+mod screen;
+
+use broker::Broker;
+use scenario::Cast;
+use screen::{Screen, Tone};
+
+const HELP: &str = "\
+Shows agentd's main job on a real model and real data.
+
+Usage: cargo demo                        everything, in about a minute after the build
+       cargo demo --broker-only PORT     only an MQTT 5 broker on 127.0.0.1, for a first try of your own
+
+Options:
+  --keep     keep the temporary folder with keys, bundles, state and logs
+  --help     show this";
+
+const NEXT: &str = "\
+Try next:  agentctl bench your-model.onnx     agentctl --help     README: \"Your own model on your own box\"";
+
+/// What was asked for.
+enum Wanted {
+    Demo { keep: bool },
+    BrokerOnly { port: u16 },
+    Help,
+}
+
+impl Wanted {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let wanted = match arguments.next().as_deref() {
+            None => Self::Demo { keep: false },
+            Some("--keep") => Self::Demo { keep: true },
+            Some("--help" | "-h") => Self::Help,
+            Some("--broker-only") => {
+                let port = arguments.next().context("--broker-only needs a port")?;
+                Self::BrokerOnly { port: port.parse().with_context(|| format!("`{port}` is not a port"))? }
+            }
+            Some(other) => bail!("`{other}` is not known; try --help"),
+        };
+        match arguments.next() {
+            None => Ok(wanted),
+            Some(more) => bail!("`{more}` is too much; try --help"),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut screen = Screen::new();
+    let ended = Wanted::read(env::args().skip(1)).and_then(|wanted| run(wanted, &mut screen));
+    screen.clear();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let label = screen.paint(Tone::Bad, "error:");
+            screen.line(format!("{label} {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(wanted: Wanted, screen: &mut Screen) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        match wanted {
+            Wanted::Help => {
+                screen.line(HELP);
+                Ok(())
+            }
+            Wanted::BrokerOnly { port } => broker_only(port, screen).await,
+            Wanted::Demo { keep } => demo(keep, screen).await,
+        }
+    })
+}
+
+async fn broker_only(port: u16, screen: &Screen) -> Result<()> {
+    let broker = Broker::start(port).await?;
+    screen.line(format!("MQTT 5 broker on {}; keeps nothing; Ctrl-C ends it", broker.address()));
+    interrupted().await?;
+    broker.stop().await;
+    Ok(())
+}
+
+async fn demo(keep: bool, screen: &mut Screen) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("agentd-demo-").tempdir().context("no temporary folder")?;
+    let mut cast = Cast::new(folder.path())?;
+    // Whichever comes first; what runs is ended below in either case.
+    let played = tokio::select! {
+        played = scenario::play(&mut cast, screen) => played.with_context(|| screen.current()),
+        interrupt = interrupted() => interrupt.and_then(|()| bail!("interrupted")),
+    };
+    screen.clear();
+    let ended = cast.end().await;
+    if played.is_err() || ended.is_err() {
+        cast.show_logs(screen);
+    }
+    let left = if keep {
+        format!("kept: {}", folder.keep().display())
+    } else {
+        folder.close().context("the temporary folder cannot be removed")?;
+        "nothing is left of it on this machine".to_owned()
+    };
+    let took = played?;
+    ended?;
+    screen.line("");
+    screen.line(format!("All of it in {}; {left}.", human_duration(took)));
+    screen.line(NEXT);
+    Ok(())
+}
+
+/// Waits until somebody wants this to end.
+async fn interrupted() -> Result<()> {
+    let (mut ctrl_c, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = ctrl_c.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
+}
