@@ -5,9 +5,9 @@
 //! calls [`serve`] brings them.
 
 mod inbox;
+mod panics;
 
 use std::{
-    any::Any,
     io,
     os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -53,6 +53,7 @@ pub trait Host {
 /// # Errors
 /// When standard input is not a daemon's socket, or a limit cannot be set.
 pub fn serve(host: &mut dyn Host) -> io::Result<()> {
+    panics::remember();
     let control = io::stdin().as_fd().try_clone_to_owned()?;
     let Some(packet) = channel::receive(&control)? else { return Ok(()) };
     let (id, mut inbox) = hello(control, packet)?;
@@ -140,7 +141,9 @@ impl Serving<'_> {
                 Ok(Answer::Loaded(loaded))
             }
             Ok(Err(error)) => Err(error),
-            Err(panic) => Err(EngineError::Load { engine: self.engine, reason: said(panic.as_ref()) }),
+            Err(panic) => {
+                Err(EngineError::Load { engine: self.engine, reason: panics::said(panic.as_ref()) })
+            }
         })
     }
 
@@ -208,13 +211,7 @@ fn run(
     inputs: &[TensorView<'_>],
 ) -> Result<Vec<Tensor>, EngineError> {
     catch_unwind(AssertUnwindSafe(|| session.run(inputs)))
-        .unwrap_or_else(|panic| Err(EngineError::Run { engine, reason: said(panic.as_ref()) }))
-}
-
-/// What a panic said. Where it was is on standard error.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    format!("it panicked: {}", text.unwrap_or("without a word"))
+        .unwrap_or_else(|panic| Err(EngineError::Run { engine, reason: panics::said(panic.as_ref()) }))
 }
 
 /// Writes an answer; `false` when there is no room for it, which the daemon is told.

@@ -40,6 +40,8 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 const SMALLEST_PART: usize = 64 << 10;
 /// An element of `BYTES` is taken to be this long when room is made ahead.
 const BYTES_ELEMENT: usize = 64;
+/// Adapters that are taken from a list.
+const MAX_ADAPTERS: usize = 64;
 /// Messages of an engine are cut after this many characters.
 const MAX_REASON: usize = 2_000;
 
@@ -178,10 +180,12 @@ impl Worker {
             Layout { request: self.room(&spec.inputs, batch), answer: self.room(&spec.outputs, batch) };
         self.grow(room, deadline).await?;
         let order = Order::Load { spec: spec.clone() };
+        let started = Instant::now();
         match self.order("load a model", order, &[model.as_fd()], deadline).await? {
             Answer::Loaded(loaded) => {
                 self.spec = Some(spec.clone());
-                Ok(loaded)
+                let load_time = loaded.load_time.min(started.elapsed());
+                Ok(Loaded { load_time, peak_memory: self.memory().peak, ..loaded })
             }
             _ => Err(self.condemn("an answer to something else").await),
         }
@@ -203,8 +207,7 @@ impl Worker {
         let number = self.number;
         self.asked = number;
         self.region.store(Word::Request, number);
-        self.phase =
-            Phase::Busy { ticket: Ticket::Answer { number }, by: Instant::now() + deadline, after: deadline };
+        self.phase = Phase::Busy { ticket: Ticket::Answer { number }, by: later(deadline), after: deadline };
         if self.region.load(Word::WorkerSleeps) != 0 {
             signal(self.request.as_fd());
         }
@@ -241,21 +244,24 @@ impl Worker {
             return Err(self.condemn("a measurement that cannot be").await);
         }
         let len = usize::try_from(runs).unwrap_or(usize::MAX).saturating_mul(8);
-        let Some(bytes) = self.region.copy_out(Part::Answer, len) else {
+        let bytes = self.region.copy_out(Part::Answer, len).unwrap_or_default();
+        let latencies_us: Vec<_> =
+            bytes.as_chunks::<8>().0.iter().map(|us| u64::from_le_bytes(*us)).collect();
+        let longest = wall.as_nanos().div_ceil(1_000);
+        if bytes.len() != len || latencies_us.iter().any(|us| u128::from(*us) > longest) {
             return Err(self.condemn("a measurement that cannot be").await);
-        };
-        let latencies_us = bytes.as_chunks::<8>().0.iter().map(|us| u64::from_le_bytes(*us)).collect();
+        }
         Ok(Measured { latencies_us, wall })
     }
 
-    /// Lists the graphics adapters that the worker finds.
+    /// Lists the graphics adapters that the worker finds; asked before a model is loaded, since drivers want threads.
     ///
     /// # Errors
     /// When the worker fails.
     pub async fn adapters(&mut self, deadline: Duration) -> Result<Vec<Adapter>, WorkerError> {
         self.settle().await?;
         match self.order("list graphics adapters", Order::Adapters, &[], deadline).await? {
-            Answer::Adapters(adapters) => Ok(adapters),
+            Answer::Adapters(adapters) => Ok(adapters.into_iter().take(MAX_ADAPTERS).map(cleaned).collect()),
             _ => Err(self.condemn("an answer to something else").await),
         }
     }
@@ -307,11 +313,8 @@ impl Worker {
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(self.bury().await),
             Err(error) => return Err(system("send an order", error)),
         }
-        self.phase = Phase::Busy {
-            ticket: Ticket::Reply { id, doing },
-            by: Instant::now() + deadline,
-            after: deadline,
-        };
+        self.phase =
+            Phase::Busy { ticket: Ticket::Reply { id, doing }, by: later(deadline), after: deadline };
         let reply = self.finish().await?;
         match reply.map(|reply| reply.outcome) {
             Some(Ok(Answer::NoModel)) => Err(WorkerError::NoModel),
@@ -442,6 +445,11 @@ impl Worker {
     }
 }
 
+/// The instant that lies `deadline` ahead, at most a year.
+fn later(deadline: Duration) -> Instant {
+    Instant::now() + deadline.min(Duration::from_secs(365 * 86_400))
+}
+
 /// Has the event loop watch a descriptor.
 #[expect(
     deprecated,
@@ -461,11 +469,21 @@ fn system(what: &'static str, error: Errno) -> WorkerError {
     WorkerError::System { what, message: error.to_string() }
 }
 
+/// The same text, printable and of bounded length.
+fn clean(text: String) -> String {
+    if text.len() <= MAX_REASON && !text.contains(char::is_control) {
+        return text;
+    }
+    text.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn cleaned(adapter: Adapter) -> Adapter {
+    let Adapter { name, backend, driver, .. } = adapter;
+    Adapter { name: clean(name), backend: clean(backend), driver: clean(driver), ..adapter }
+}
+
 /// The same error with every text printable and of bounded length.
 fn bounded(error: EngineError) -> EngineError {
-    let clean = |text: String| -> String {
-        text.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
-    };
     match error {
         EngineError::Load { engine, reason } => EngineError::Load { engine, reason: clean(reason) },
         EngineError::Unsupported { engine, reason } => {
