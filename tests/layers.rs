@@ -1,15 +1,15 @@
 //! Holds the architecture: who may use whom, and that each outside library has an owner.
 //!
-//! In: `cargo metadata`, the folders of the repository and its Markdown pages. `daemon/docs/architecture.md` gives the
-//! reasons. Looks at what is linked into programs (normal and build dependencies); what only tests use is free.
+//! In: `cargo metadata` and the folders of the repository. `daemon/docs/architecture.md` gives the reasons. Looks at what
+//! is linked into programs (normal and build dependencies); what only tests use is free.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 /// Which of our crates each of our crates may use, in the order in which data passes through them.
@@ -22,7 +22,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agentd-link", &["types", "wire"]),
     ("agentd-client", &["types", "wire"]),
     ("agentd-store", &["types", "wire", "bundle"]),
-    ("agentd-engine", &["types"]),
+    // onnx only for the conformance suite, which writes its models.
+    ("agentd-engine", &["types", "onnx"]),
     ("agentd-engine-tract", &["types", "engine"]),
     ("agentd-engine-wgpu", &["types", "engine"]),
     ("agentd-isolation", &["types", "engine"]),
@@ -85,6 +86,8 @@ const ONE_OWNER: &[(&str, &str)] = &[
     ("image", "agentctl"),
     ("mqtt5", "agentd-demo"),
     ("pkcs8", "agentd-bundle"),
+    ("prost", "agentd-engine-tract"),
+    ("rpassword", "agentctl"),
     ("rumqttc", "agentd-link"),
     ("rustls", "agentd-link"),
     ("sd-notify", "agentd"),
@@ -277,64 +280,4 @@ fn every_folder_is_the_crate_that_it_is_named_after() -> Result<()> {
     }
     none(&wrong);
     Ok(())
-}
-
-/// Every file below `folder` whose name ends in `extension`, without hidden folders and build outputs.
-fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type()?.is_dir() {
-            if !name.starts_with('.') && name != "target" {
-                files(&entry.path(), extension, found)?;
-            }
-        } else if name.ends_with(extension) {
-            found.push(entry.path());
-        }
-    }
-    Ok(())
-}
-
-/// The paths of code that a page names: text between backticks that ends in `.rs` or `.toml` and has a folder.
-/// Absolute paths are places on an installed system.
-fn named_paths(page: &str) -> impl Iterator<Item = &str> {
-    page.split('`').skip(1).step_by(2).filter(|text| {
-        text.contains('/')
-            && !text.starts_with('/')
-            && !text.contains([' ', '*', '<', '\n'])
-            && (text.ends_with(".rs") || text.ends_with(".toml"))
-    })
-}
-
-/// The targets of a page's links to other files, without their anchors.
-fn linked_paths(page: &str) -> impl Iterator<Item = &str> {
-    page.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#']).next())
-        .filter(|target| !target.is_empty() && !target.contains("://") && !target.contains([' ', '`', '\n']))
-}
-
-#[test]
-fn pages_name_files_that_exist() -> Result<()> {
-    let root = root()?;
-    let mut pages = Vec::new();
-    files(root, ".md", &mut pages)?;
-    ensure!(!pages.is_empty(), "the repository has pages");
-    let mut wrong = Vec::new();
-    for page in pages {
-        let text = fs::read_to_string(&page)?;
-        let folder = page.parent().context("a page has a folder")?;
-        let named = named_paths(&text).filter(|path| !root.join(path).exists());
-        let linked = linked_paths(&text).filter(|path| !folder.join(path).exists());
-        wrong.extend(named.chain(linked).map(|path| format!("{} names {path}", page.display())));
-    }
-    none(&wrong);
-    Ok(())
-}
-
-#[test]
-fn paths_are_found_in_a_page() {
-    let page = "see `daemon/types/src/lib.rs`, `/etc/agentd/agentd.toml`, `agentd.toml`, `a b/c.rs` [x](y.md#z) [w](https://x/y)";
-    assert_eq!(named_paths(page).collect::<Vec<_>>(), ["daemon/types/src/lib.rs"]);
-    assert_eq!(linked_paths(page).collect::<Vec<_>>(), ["y.md"]);
 }

@@ -23,7 +23,13 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
     /// The daemon's control socket.
-    #[arg(long, global = true, value_name = "PATH", env = "AGENTD_SOCKET", default_value = "/run/agentd/control.sock")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "AGENTD_SOCKET",
+        default_value = "/run/agentd/control.sock"
+    )]
     socket: PathBuf,
     /// The longest time to wait for the daemon, in seconds.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
+mod bundle_file;
 mod commands;
 mod context;
 mod failure;
@@ -18,8 +19,10 @@ use failure::Exit;
 /// Drives agentd: one machine over its local socket, a fleet through the broker.
 #[derive(Debug, Parser)]
 #[command(name = "agentctl", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 done, 1 the answer is no, 2 bad usage, 3 daemon out of reach, 4 refused,\n\
-    5 timed out, 6 part of a fleet failed, 70 a defect of this program.")]
+#[command(
+    after_help = "Exit status: 0 done, 1 the answer is no, 2 bad usage, 3 daemon out of reach, 4 refused,\n\
+    5 timed out, 6 part of a fleet failed, 70 a defect of this program."
+)]
 struct Cli {
     #[command(flatten)]
     context: context::Args,

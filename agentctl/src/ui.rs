@@ -77,7 +77,8 @@ impl Ui {
             Color::Never => false,
             Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
-        let (stdout_color, stderr_color) = (wanted(io::stdout().is_terminal()), wanted(io::stderr().is_terminal()));
+        let (stdout_color, stderr_color) =
+            (wanted(io::stdout().is_terminal()), wanted(io::stderr().is_terminal()));
         Self { form, quiet, stdout_color, stderr_color }
     }
 
@@ -142,7 +143,8 @@ impl Ui {
 
     /// A progress bar over `bytes` on stderr; hidden when stderr is no terminal or nobody wants it.
     pub(crate) fn progress(self, bytes: u64, what: &str) -> ProgressBar {
-        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes} {bytes_per_sec} {eta}");
+        let style =
+            ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes} {bytes_per_sec} {eta}");
         self.bar(ProgressBar::new(bytes), style.ok(), what)
     }
 

@@ -32,7 +32,11 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Failure> 
     let ui = context.ui();
     ui.result(&report, || {
         let text = |name: &str| report.get(name).map(ToString::to_string).unwrap_or_default();
-        ui.line(format!("journal whole: {} entries, head {}", text("entries"), text("head").trim_matches('"')));
+        ui.line(format!(
+            "journal whole: {} entries, head {}",
+            text("entries"),
+            text("head").trim_matches('"')
+        ));
     });
     Ok(if damage.is_empty() { Exit::Done } else { Exit::No })
 }

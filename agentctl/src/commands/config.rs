@@ -50,13 +50,18 @@ fn show(prefix: &str, file: Option<PathBuf>, context: &Context) -> Result<Exit, 
         None => {
             let daemon = context.daemon();
             let shown = context.block_on(async {
-                daemon.config().await.map_err(|error| Failure::of_client("cannot show the configuration", &error))
+                daemon
+                    .config()
+                    .await
+                    .map_err(|error| Failure::of_client("cannot show the configuration", &error))
             })?;
             Ok(shown.get("settings").cloned().unwrap_or_default())
         }
     };
     let settings: serde_json::Map<String, Value> = match settings {
-        Ok(Value::Object(settings)) => settings.into_iter().filter(|(key, _)| key.starts_with(prefix)).collect(),
+        Ok(Value::Object(settings)) => {
+            settings.into_iter().filter(|(key, _)| key.starts_with(prefix)).collect()
+        }
         _ => return Err(Failure::new("cannot show the configuration").exit_with(Exit::Defect)),
     };
     let ui = context.ui();
@@ -93,13 +98,17 @@ fn check(file: &std::path::Path, context: &Context) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(what).coded(&error).exit_with(Exit::No))?;
     let ui = context.ui();
     let body = serde_json::json!({ "device": config.device.id, "fleet": config.device.fleet, "ok": true });
-    ui.result(&body, || ui.line(format!("in order: device {} of fleet {}", config.device.id, config.device.fleet)));
+    ui.result(&body, || {
+        ui.line(format!("in order: device {} of fleet {}", config.device.id, config.device.fleet))
+    });
     Ok(Exit::Done)
 }
 
 /// A file with every key commented out.
 fn example() -> String {
-    let mut text = String::from("# agentd. Every key is here with its default; `agentctl config check` says what is wrong.\n");
+    let mut text = String::from(
+        "# agentd. Every key is here with its default; `agentctl config check` says what is wrong.\n",
+    );
     let mut section = "";
     for key in agentd_config::KEYS {
         let (of, name) = key.name.split_once('.').unwrap_or(("", key.name));

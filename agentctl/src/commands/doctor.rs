@@ -10,7 +10,9 @@ use crate::{
 
 /// Checks this device.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status 1 when a check fails. Each check has a time limit and none disturbs serving.")]
+#[command(
+    after_help = "Exit status 1 when a check fails. Each check has a time limit and none disturbs serving."
+)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: Args, context: &Context) -> Result<Exit, Failure> {

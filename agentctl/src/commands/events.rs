@@ -67,8 +67,14 @@ fn describe(what: &What) -> String {
         What::Installed { model, version, bundle } => format!("{model} {version}, bundle {}", bundle.short()),
         What::Measured { profile } => format!("{}: {}", profile.setting, outcome(&profile.outcome)),
         What::Placed { receipt } => {
-            let chosen = receipt.chosen().map_or_else(|| "nothing may serve".to_owned(), |c| c.setting.to_string());
-            format!("{} {}: {chosen}, of {} candidates", receipt.model, receipt.version, receipt.candidates.len())
+            let chosen =
+                receipt.chosen().map_or_else(|| "nothing may serve".to_owned(), |c| c.setting.to_string());
+            format!(
+                "{} {}: {chosen}, of {} candidates",
+                receipt.model,
+                receipt.version,
+                receipt.candidates.len()
+            )
         }
         What::Serving { model, version, setting, previous, .. } => {
             let previous = previous.map(|previous| format!(", {previous} is kept ready")).unwrap_or_default();
@@ -80,10 +86,15 @@ fn describe(what: &What) -> String {
         What::WorkerFailed { model, version, code, message, strikes } => {
             format!("{model} {version}, strike {strikes}: {message} [{code}]")
         }
-        What::Quarantined { model, version, code, reason, .. } => format!("{model} {version}: {reason} [{code}]"),
+        What::Quarantined { model, version, code, reason, .. } => {
+            format!("{model} {version}: {reason} [{code}]")
+        }
         What::Removed { model, version, bundle } => format!("{model} {version}, bundle {}", bundle.short()),
+        What::JournalDamaged { lost, reason } => format!("{lost} entries lost: {reason}"),
         What::IndexRebuilt { reason } => reason.clone(),
-        What::DiskLow { free, low } => format!("{free} free, {}", if *low { "too little" } else { "enough again" }),
+        What::DiskLow { free, low } => {
+            format!("{free} free, {}", if *low { "too little" } else { "enough again" })
+        }
     }
 }
 

@@ -25,7 +25,9 @@ pub(crate) enum Command {
     /// Ask a model for a prediction.
     Infer(infer::Args),
     /// Take the previous version back into service, at once and without the network.
-    #[command(after_help = "The version rolled back from is not taken again until the fleet asks for another one.")]
+    #[command(
+        after_help = "The version rolled back from is not taken again until the fleet asks for another one."
+    )]
     Rollback {
         /// The model.
         model: ModelName,

@@ -34,7 +34,11 @@ pub(crate) fn run(_args: Args, context: &Context) -> Result<Exit, Failure> {
         if !attention.is_empty() {
             ui.line("");
             let things = if attention.len() == 1 { "1 thing needs you" } else { "things need you" };
-            let things = if attention.len() == 1 { things.to_owned() } else { format!("{} {things}", attention.len()) };
+            let things = if attention.len() == 1 {
+                things.to_owned()
+            } else {
+                format!("{} {things}", attention.len())
+            };
             ui.line(ui.paint(Tone::Warning, format!("{things}: {}", attention.join("; "))));
             ui.line("    agentctl doctor");
         }
@@ -61,7 +65,9 @@ fn heading(status: &DeviceStatus, now: UnixTime) -> String {
 
 fn attention(status: &DeviceStatus) -> Vec<String> {
     let failed = status.models.iter().filter_map(|model| match &model.state {
-        ModelState::Failed { message, .. } => Some(format!("{} is not at the version asked for: {message}", model.name)),
+        ModelState::Failed { message, .. } => {
+            Some(format!("{} is not at the version asked for: {message}", model.name))
+        }
         _ => None,
     });
     let degraded = status.degraded.iter().map(|detail| detail.message.clone());

@@ -45,6 +45,7 @@ pub(crate) async fn run(house: Arc<House>, link: LinkHandle, stop: CancellationT
     let mut cursor = cursor(&house);
     let hardware = sections::hardware(&house).await;
     tell(&link, hardware);
+    head.mark_changed(); // what was written before anybody listened
     loop {
         // Every arm is safe to drop half way.
         tokio::select! {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 pub use self::trust::{
     RoleName, RoleNameError, RolePlan, TrustEditError, TrustPlan, rotate_key, successor, with_key,
-    with_threshold, without_bundle, without_key,
+    with_min_version, with_threshold, without_bundle, without_key,
 };
 use crate::{
     Cause, Envelope, Reject, check_manifest, documents,

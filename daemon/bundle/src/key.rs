@@ -8,7 +8,8 @@ use std::fmt;
 use agentd_types::{Digest, KeyId};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey, pkcs8::KeypairBytes};
 use pkcs8::{
-    DecodePrivateKey, EncodePrivateKey, EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef,
+    DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, EncryptedPrivateKeyInfoRef,
+    LineEnding, PrivateKeyInfoRef,
     der::zeroize::Zeroizing,
     pkcs5::{pbes2, scrypt},
 };
@@ -48,6 +49,24 @@ impl PublicKey {
             Reject::new(Cause::Key, why)
         })?;
         Self::from_bytes(bytes.as_bytes())
+    }
+
+    /// A key from `-----BEGIN PUBLIC KEY-----`, as openssl writes it.
+    ///
+    /// # Errors
+    /// `key` when the text has another form or [`PublicKey::from_bytes`] refuses the bytes.
+    pub fn from_pem(pem: &str) -> Result<Self, Reject> {
+        let key = VerifyingKey::from_public_key_pem(pem)
+            .map_err(|error| Reject::new(Cause::Key, format!("not an ed25519 public key in PEM: {error}")))?;
+        Self::from_bytes(key.as_bytes())
+    }
+
+    /// `-----BEGIN PUBLIC KEY-----`, which openssl reads.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Encode`].
+    pub fn to_pem(&self) -> Result<String, KeyFileError> {
+        self.0.to_public_key_pem(LineEnding::LF).map_err(|error| KeyFileError::Encode(error.into()))
     }
 
     /// The 32 bytes.

@@ -1,6 +1,6 @@
 //! Private key files.
 
-use agentd_bundle::{KeyFileSalt, PrivateKey};
+use agentd_bundle::{KeyFileSalt, PrivateKey, PublicKey};
 use agentd_types::Coded as _;
 
 /// Test 1 of RFC 8032, section 7.1, as `openssl genpkey` would write it.
@@ -18,6 +18,23 @@ fn a_key_of_openssl_reads_back_and_signs_as_the_standard_says() {
     let signature = key.sign(b"");
     assert_eq!(signature[..8], [0xe5, 0x56, 0x43, 0x00, 0xc3, 0x60, 0xac, 0x72]);
     assert_eq!(key.to_pem(None).unwrap().as_str(), RFC_8032);
+}
+
+#[test]
+fn a_public_key_goes_to_openssl_and_back() {
+    let key = PrivateKey::from_pem(RFC_8032, None).unwrap().public();
+    let pem = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
+-----END PUBLIC KEY-----
+";
+    assert_eq!(key.to_pem().unwrap(), pem);
+    assert_eq!(PublicKey::from_pem(pem).unwrap(), key);
+    // The identity, which is a point of small order.
+    let weak = pem.replace(
+        "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+        "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    );
+    assert_eq!(PublicKey::from_pem(&weak).unwrap_err().code_name(), "key");
 }
 
 #[test]

@@ -165,16 +165,19 @@ impl Check<'_> {
 
     fn device(&mut self, host_name: &str) -> Option<Device> {
         let id = match self.settings.get("device.id") {
-            Some(id) => id.parse().map_err(|error| self.problem("device.id", format!("`device.id`: {error}"))).ok(),
+            Some(id) => {
+                id.parse().map_err(|error| self.problem("device.id", format!("`device.id`: {error}"))).ok()
+            }
             None => device_id(host_name).or_else(|| {
                 self.problem("device.id", "the host name makes no device id; set `device.id`");
                 None
             }),
         };
         let fleet = match self.settings.get("device.fleet") {
-            Some(fleet) => {
-                fleet.parse().map_err(|error| self.problem("device.fleet", format!("`device.fleet`: {error}"))).ok()
-            }
+            Some(fleet) => fleet
+                .parse()
+                .map_err(|error| self.problem("device.fleet", format!("`device.fleet`: {error}")))
+                .ok(),
             None => {
                 self.problem("device.fleet", "`device.fleet` must be set: the fleet this device belongs to");
                 None
@@ -288,7 +291,8 @@ impl Check<'_> {
 /// A device id from a host name: its first label, in lower case, other characters made `-`.
 fn device_id(host_name: &str) -> Option<DeviceId> {
     let label = host_name.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let id: String = label.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let id: String =
+        label.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     id.trim_start_matches('-').parse().ok()
 }
 
@@ -320,7 +324,10 @@ mod tests {
             (&["device.fleet=A"], "is not a fleet id"),
             (&["device.fleet=a", "broker.address=b"], "is not host:port"),
             (&["device.fleet=a", "broker.address=b:1883"], "`broker.ca` must be set"),
-            (&["device.fleet=a", "broker.address=b:1", "broker.ca=/a", "broker.key=/k"], "needs `broker.certificate`"),
+            (
+                &["device.fleet=a", "broker.address=b:1", "broker.ca=/a", "broker.key=/k"],
+                "needs `broker.certificate`",
+            ),
             (&["device.fleet=a", "serving.listen=8000"], "is not an address with a port"),
         ] {
             let got = check(overrides).unwrap_err();
@@ -330,7 +337,8 @@ mod tests {
 
     #[test]
     fn a_plain_broker_on_this_machine_needs_no_certificates() {
-        let config = check(&["device.fleet=a", "broker.address=[::1]:1883", "broker.security=plain"]).unwrap();
+        let config =
+            check(&["device.fleet=a", "broker.address=[::1]:1883", "broker.security=plain"]).unwrap();
         let broker = config.broker.unwrap();
         assert_eq!((broker.host.as_str(), broker.port, broker.security), ("::1", 1883, Security::Plain));
     }

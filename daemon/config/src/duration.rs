@@ -34,7 +34,8 @@ mod tests {
 
     #[test]
     fn durations_are_a_number_and_a_unit() {
-        for (text, ms) in [("500ms", 500), ("30s", 30_000), ("5min", 300_000), ("2 h", 7_200_000), ("0s", 0)] {
+        for (text, ms) in [("500ms", 500), ("30s", 30_000), ("5min", 300_000), ("2 h", 7_200_000), ("0s", 0)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for bad in ["", "30", "s", "-1s", "1.5s", "99999999999d", "30 S", "é"] {

@@ -56,11 +56,21 @@ const fn key(name: &'static str, shape: Shape, default: &'static str, doc: &'sta
 pub const KEYS: &[Key] = &[
     key("device.id", Shape::Text, "", "Name of this device in its fleet; from the host name when unset."),
     key("device.fleet", Shape::Text, "", "The fleet that this device belongs to. Must be set."),
-    key("device.trust", Shape::Path, "/etc/agentd/trust.json", "The trust document that this device starts from."),
+    key(
+        "device.trust",
+        Shape::Path,
+        "/etc/agentd/trust.json",
+        "The trust document that this device starts from.",
+    ),
     key("device.state", Shape::Path, "/var/lib/agentd", "Where models, journal and trust state are kept."),
     key("device.run", Shape::Path, "/run/agentd", "Where the two sockets are."),
     key("device.worker", Shape::Path, "", "The worker program; found beside the daemon when unset."),
-    key("device.profiles", Shape::Path, "/etc/agentd/firmware-profiles", "More firmware profiles, one file a board."),
+    key(
+        "device.profiles",
+        Shape::Path,
+        "/etc/agentd/firmware-profiles",
+        "More firmware profiles, one file a board.",
+    ),
     key("broker.address", Shape::Text, "", "Host and port of the MQTT broker; no broker when unset."),
     key("broker.security", Shape::Word(&["tls", "plain"]), "tls", "`plain` sends everything in the clear."),
     key("broker.ca", Shape::Path, "", "Certificates that the broker's must lead to, PEM. Needed for tls."),

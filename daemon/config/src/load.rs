@@ -177,7 +177,8 @@ impl Loader {
 
     fn override_with(&mut self, text: &str) {
         let Some((name, value)) = text.split_once('=') else {
-            return self.problem(Origin::CommandLine, format!("`{text}` is not of the form section.key=value"));
+            return self
+                .problem(Origin::CommandLine, format!("`{text}` is not of the form section.key=value"));
         };
         match KEYS.iter().find(|key| key.name == name.trim()) {
             None => self.problem(Origin::CommandLine, unknown(name.trim())),
@@ -307,7 +308,9 @@ mod tests {
 
     #[test]
     fn garbage_is_a_problem_with_a_line_and_never_a_crash() {
-        for garbage in ["[", "a = ", "x = 1", "[device]\nfleet = \"a\"\nfleet = \"b\"", "\u{0}", "[device", "= 3"] {
+        for garbage in
+            ["[", "a = ", "x = 1", "[device]\nfleet = \"a\"\nfleet = \"b\"", "\u{0}", "[device", "= 3"]
+        {
             assert!(!problems(garbage).is_empty(), "{garbage:?}");
         }
     }

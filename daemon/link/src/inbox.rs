@@ -124,7 +124,11 @@ impl Queue {
             return;
         }
         self.bytes += bytes;
-        self.waiting.push_back(incoming);
+        let place = match &incoming {
+            Incoming::Document(document) => self.waiting.iter().position(|held| comes_before(document, held)),
+            _ => None,
+        };
+        self.waiting.insert(place.unwrap_or(self.waiting.len()), incoming);
     }
 
     fn drop_one(&mut self, code: Code) {
@@ -140,6 +144,19 @@ impl Queue {
             return Some(incoming);
         }
         self.dropped.pop().map(|(code, count)| Incoming::Dropped { code, count })
+    }
+}
+
+/// Whether a trust document must be read before something that waits: the chain goes up by one, and all else is judged
+/// by its end.
+fn comes_before(document: &Document, waiting: &Incoming) -> bool {
+    let version = |topic: &Topic| match topic {
+        Topic::All { what: AllTopic::Trust(version), .. } => Some(*version),
+        _ => None,
+    };
+    match (version(&document.topic), waiting) {
+        (Some(new), Incoming::Document(held)) => version(&held.topic).is_none_or(|held| held > new),
+        _ => false,
     }
 }
 
@@ -233,6 +250,20 @@ mod tests {
         }
         assert_eq!(drain(&mut queue), ["new", "other"]);
         assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn the_trust_chain_comes_in_order_and_before_all_else_that_waits() {
+        let mut queue = Queue::default();
+        let topic = Topic::all(&"plant".parse().unwrap(), AllTopic::Catalog);
+        let catalog = Document { kind: Kind::Catalog, topic, bytes: Bytes::from_static(b"catalog") };
+        queue.push(Incoming::Connected { session_present: false });
+        for incoming in
+            [document(3, b"3"), Incoming::Document(catalog), document(2, b"2"), document(10, b"10")]
+        {
+            queue.push(incoming);
+        }
+        assert_eq!(drain(&mut queue)[1..], ["2", "3", "10", "catalog"]);
     }
 
     #[test]

@@ -120,6 +120,13 @@ impl Facts {
         self.take(event);
     }
 
+    /// Passes over an event of a kind that this version does not know.
+    pub(crate) const fn pass(&mut self, seq: u64) {
+        if seq > self.seq {
+            self.seq = seq;
+        }
+    }
+
     fn take(&mut self, event: &Event) {
         let (seq, at) = (event.seq, event.at);
         match &event.what {

@@ -33,6 +33,9 @@ const EVENT: u8 = b'e';
 const PROFILE: u8 = b'p';
 const USE: u8 = b'c';
 
+/// Events of a model that are forgotten with one write.
+const PRUNED_AT_ONCE: usize = 1_024;
+
 /// Events written to the table before what it holds is synced.
 const SYNC_EVERY: u64 = 4_096;
 
@@ -156,6 +159,30 @@ impl Index {
                 key.last_chunk::<8>().map(|seq| u64::from_be_bytes(*seq)).ok_or(TableError::Checksum)
             })
             .collect()
+    }
+
+    /// Forgets events below position `first`, which the journal has deleted.
+    pub(crate) fn prune(&mut self, first: u64) -> Result<(), TableError> {
+        let mut from = vec![EVENT];
+        // From model to model: the first entry of each tells its name.
+        while let Some((key, _)) = self.table.range(&[EVENT], &from, 1)?.pop() {
+            let Some((prefix, _)) = key.split_last_chunk::<8>() else { return Err(TableError::Checksum) };
+            let old = self.table.range(prefix, prefix, PRUNED_AT_ONCE)?;
+            let old = old
+                .into_iter()
+                .map(|(key, _)| key)
+                .filter(|key| key.last_chunk::<8>().is_some_and(|seq| u64::from_be_bytes(*seq) < first));
+            let batch: Vec<Write> = old.map(|key| (key, None)).collect();
+            let full = batch.len() == PRUNED_AT_ONCE;
+            from = [prefix, &[0xFF; 9]].concat();
+            if !batch.is_empty() {
+                self.table.apply(batch)?;
+            }
+            if full {
+                from = prefix.to_vec();
+            }
+        }
+        Ok(())
     }
 
     /// Every profile of `bundle` on `hardware`.

@@ -37,8 +37,11 @@ use segment::{Segment, encode_event};
 /// Most bytes of one event's JSON: 1 MiB.
 pub const MAX_EVENT: usize = 1 << 20;
 
-/// Most events that wait for the next write: beyond it `append` waits for the one before.
-const MAX_WAVE: usize = 1_024;
+/// Most bytes of what one call records: 16 MiB.
+const MAX_APPEND: usize = 16 << 20;
+
+/// Bytes of a write beyond which what still waits is left for the next one.
+const WAVE_BYTES: usize = 4 << 20;
 
 /// Sizes of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +53,9 @@ pub struct JournalOptions {
 }
 
 impl Default for JournalOptions {
-    /// Segments of 1 MiB, 64 MiB in all (some 200,000 events).
+    /// Segments of 256 KiB (some 1,000 events, all that a start replays), 64 MiB in all.
     fn default() -> Self {
-        Self { segment_bytes: 1 << 20, total_bytes: 64 << 20 }
+        Self { segment_bytes: 256 << 10, total_bytes: 64 << 20 }
     }
 }
 
@@ -177,8 +180,7 @@ impl Journal {
         if let Some(result) = lock(&self.queue).done.remove(&ticket) {
             return result;
         }
-        // Nobody has written ours: we write everything that waits, for everybody. Ours is within the first
-        // MAX_WAVE, or we go round again.
+        // Nobody has written ours: we write what waits, for everybody, until ours is among it.
         loop {
             self.write_wave(&mut writer, observer);
             if let Some(result) = lock(&self.queue).done.remove(&ticket) {
@@ -196,20 +198,12 @@ impl Journal {
     }
 
     fn write_wave(&self, writer: &mut Writer, observer: &dyn Observer) {
-        let mut wave = Vec::new();
-        let mut count = 0;
-        {
-            let mut queue = lock(&self.queue);
-            while count < MAX_WAVE {
-                let Some((ticket, what)) = queue.waiting.pop_front() else { break };
-                count += what.len();
-                wave.push((ticket, what));
-            }
+        let mut encoded = Wave::new(self.head());
+        let mut results = Vec::new();
+        while encoded.bytes.len() < WAVE_BYTES {
+            let Some((ticket, what)) = lock(&self.queue).waiting.pop_front() else { break };
+            results.push((ticket, encoded.add(what, self.clock.now())));
         }
-        let head = self.head();
-        let mut encoded = Wave { head, durable_seq: head.seq, ..Wave::new(head) };
-        let results: Vec<_> =
-            wave.into_iter().map(|(ticket, what)| (ticket, encoded.add(what, self.clock.now()))).collect();
         let written = self.write(writer, &encoded, observer);
         let mut queue = lock(&self.queue);
         for (ticket, result) in results {
@@ -275,23 +269,28 @@ impl Journal {
     /// what was recorded, so a failure is logged and tried again after the next wave.
     fn rotate(&self, writer: &mut Writer) {
         let head = self.head();
-        match Segment::begin(&*self.storage, &self.dir, head) {
+        let begun = self.remove_given_up().and_then(|()| Segment::begin(&*self.storage, &self.dir, head));
+        match begun {
             Ok((file, len)) => {
                 *writer = Writer::Open(file);
                 let durable = Durable { head, segment: head.seq + 1, len };
                 *self.durable.write().unwrap_or_else(PoisonError::into_inner) = durable;
                 self.tidy();
             }
-            Err(error) => {
-                warn("Journal segment not begun", &error);
-                let path = Segment::path(&self.dir, head.seq + 1);
-                if let Err(error) = self.storage.remove(&path) {
-                    // Entries must not go on in the old segment beside a newer one.
-                    warn("Unfinished journal segment not removed", &error);
-                    *writer = Writer::Distrusted;
-                }
+            Err(error) => warn("Journal segment not begun", &error),
+        }
+    }
+
+    /// Deletes segments that were begun and given up. Entries go on in the one before; should the power go now,
+    /// opening knows such a segment by its having none.
+    fn remove_given_up(&self) -> io::Result<()> {
+        let current = self.durable().segment;
+        for (first, _) in Segment::list(&*self.storage, &self.dir)? {
+            if first > current {
+                self.storage.remove(&Segment::path(&self.dir, first))?;
             }
         }
+        Ok(())
     }
 
     /// Takes a snapshot and deletes what is beyond the budget.
@@ -344,11 +343,44 @@ impl Journal {
                 other => other.map_err(DiskError::at("read", &path))?,
             };
             let room = limit.saturating_sub(found.len());
-            found.extend(
-                segment.events().filter(|event| event.seq > seq && event.seq <= durable.head.seq).take(room),
-            );
+            let entries = segment.entries().filter(|entry| entry.seq > seq && entry.seq <= durable.head.seq);
+            found.extend(entries.filter_map(|entry| entry.event()).take(room));
         }
         Ok(found)
+    }
+
+    /// Passes every event after position `seq` to `take`, a segment at a time, each with where the chain stands behind
+    /// it.
+    pub(crate) fn each_segment<E: From<DiskError>>(
+        &self,
+        seq: u64,
+        mut take: impl FnMut(&[Event], Head) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let durable = self.durable();
+        let segments = Segment::list(&*self.storage, &self.dir).map_err(DiskError::at("list", &self.dir))?;
+        let from = segments.partition_point(|(first, _)| *first <= seq.saturating_add(1)).saturating_sub(1);
+        for (first, _) in segments.get(from..).unwrap_or_default() {
+            let segment = match Segment::read(&*self.storage, &self.dir, *first) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(DiskError::at("read", Segment::path(&self.dir, *first)))?,
+            };
+            let mut last = None;
+            let mut events = Vec::new();
+            for entry in segment.entries().filter(|entry| entry.seq > seq && entry.seq <= durable.head.seq) {
+                last = Some(entry.head());
+                events.extend(entry.event());
+            }
+            if let Some(last) = last {
+                take(&events, last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Position of the oldest entry whose segment is still there.
+    pub(crate) fn first_seq(&self) -> Result<u64, DiskError> {
+        let segments = Segment::list(&*self.storage, &self.dir).map_err(DiskError::at("list", &self.dir))?;
+        Ok(segments.first().map_or(1, |(first, _)| *first))
     }
 
     /// The events at the positions `seqs`, which rise; those that are not there any more are left out.
@@ -370,11 +402,9 @@ impl Journal {
                 other => other.map_err(DiskError::at("read", Segment::path(&self.dir, *first)))?,
             };
             let durable = self.head().seq;
-            found.extend(
-                segment
-                    .events()
-                    .filter(|event| event.seq <= durable && here.binary_search(&event.seq).is_ok()),
-            );
+            let entries = segment.entries().filter(|entry| entry.seq <= durable);
+            let asked = entries.filter(|entry| here.binary_search(&entry.seq).is_ok());
+            found.extend(asked.filter_map(|entry| entry.event()));
         }
         Ok(found)
     }
@@ -428,6 +458,13 @@ impl Wave {
         for what in what {
             let event = Event { seq: self.head.seq + 1, at, what };
             match encode_event(&event, self.head, self.durable_seq, &mut self.bytes) {
+                Ok(_) if self.bytes.len() - bytes_before > MAX_APPEND => {
+                    let len = self.bytes.len() - bytes_before;
+                    self.bytes.truncate(bytes_before);
+                    self.events.truncate(events_before);
+                    self.head = head_before;
+                    return Err(RecordError::TooLong { len });
+                }
                 Ok(hash) => {
                     self.head = Head { seq: event.seq, hash };
                     self.events.push(event);

@@ -90,6 +90,8 @@ pub struct Store {
     changing: Mutex<()>,
     // Held while a failed index is made again.
     mending: Mutex<()>,
+    // Why the index on disk must be made again; one in memory stands in for it meanwhile.
+    index_wanted: Mutex<Option<String>>,
     live: Live,
     // Dropped last.
     _lock: Box<dyn Lock>,
@@ -161,7 +163,7 @@ impl Store {
             }
             other => other,
         };
-        self.mend_index();
+        self.replace_broken_index();
         recorded
     }
 

@@ -87,6 +87,6 @@ fn machine(report: &Value) -> Option<String> {
         .filter_map(|adapter| adapter.get("name")?.as_str())
         .collect();
     let graphics = if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") };
-    let (model, cores) = (cpu.get("model")?.as_str()?, cpu.get("cores")?.as_u64()?);
+    let (model, cores) = (cpu.get("model")?.as_str()?, cpu.get("logical_cores")?.as_u64()?);
     Some(format!("{model}, {cores} cores, {memory}   GPU: {graphics}"))
 }

@@ -110,8 +110,13 @@ fn data(tensor: &Tensor) -> Vec<Value> {
 /// An output on one line; long ones are cut.
 fn line(output: &Value) -> String {
     let text = |name: &str| output.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
-    let shape: Vec<String> =
-        output.get("shape").and_then(Value::as_array).into_iter().flatten().map(ToString::to_string).collect();
+    let shape: Vec<String> = output
+        .get("shape")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
     let data = output.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let shown: Vec<String> = data.iter().take(16).map(ToString::to_string).collect();
     let rest = if data.len() > 16 { format!(" ... {} more", data.len() - 16) } else { String::new() };

@@ -18,7 +18,9 @@ const HEADINGS: &[(&str, Align)] = &[
 ];
 
 /// Headings and a row a model.
-pub(in crate::commands) fn rows(models: &[ModelStatus]) -> (&'static [(&'static str, Align)], Vec<Vec<String>>) {
+pub(in crate::commands) fn rows(
+    models: &[ModelStatus],
+) -> (&'static [(&'static str, Align)], Vec<Vec<String>>) {
     (HEADINGS, models.iter().map(row).collect())
 }
 

@@ -1,6 +1,6 @@
 //! Makes the first trust document and edits of it.
 
-use agentd_types::{Digest, FleetId, KeyId, UnixTime};
+use agentd_types::{Digest, FleetId, KeyId, ModelName, UnixTime};
 use agentd_wire::{Kind, ReleaseRole, Role, Roles, SPEC, Trust};
 
 use crate::PublicKey;
@@ -237,6 +237,13 @@ pub fn without_bundle(mut trust: Trust, bundle: Digest) -> Trust {
     if !trust.revoked_bundles.contains(&bundle) {
         trust.revoked_bundles.push(bundle);
     }
+    trust
+}
+
+/// Forbids every version of a model below `least`.
+#[must_use]
+pub fn with_min_version(mut trust: Trust, model: ModelName, least: u64) -> Trust {
+    trust.min_versions.insert(model, least);
     trust
 }
 

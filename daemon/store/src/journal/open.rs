@@ -80,13 +80,11 @@ fn tail_of(segment: &Segment) -> Tail {
                 bad.get_or_insert(offset);
             }
             // What was durable when this was written included an entry that is bad now.
-            Item::Entry { durable_seq, .. } if bad.is_some() && durable_seq > good_seq => {
-                return Tail::Damaged;
-            }
-            Item::Entry { event, .. } => {
+            Item::Entry(entry) if bad.is_some() && entry.durable_seq > good_seq => return Tail::Damaged,
+            Item::Entry(entry) => {
                 entries = true;
                 if bad.is_none() {
-                    good_seq = event.seq;
+                    good_seq = entry.seq;
                 }
             }
         }
@@ -194,7 +192,7 @@ impl Opening<'_> {
         while let Some((first, len)) = segments.last().copied() {
             let path = Segment::path(&self.dir, first);
             let segment = Segment::read(self.storage, &self.dir, first)?;
-            let stale = segment.events().next().is_none() && self.is_passed(segments, first)?;
+            let stale = segment.entries().next().is_none() && self.is_passed(segments, first)?;
             match tail_of(&segment) {
                 Tail::Unfinished => {}
                 _ if stale => {}
@@ -217,7 +215,7 @@ impl Opening<'_> {
     fn is_passed(&self, segments: &[(u64, u64)], first: u64) -> io::Result<bool> {
         let Some((before, _)) = segments.iter().rev().nth(1) else { return Ok(false) };
         let segment = Segment::read(self.storage, &self.dir, *before)?;
-        Ok(segment.events().last().is_some_and(|event| event.seq >= first))
+        Ok(segment.entries().last().is_some_and(|entry| entry.seq >= first))
     }
 
     /// Replays from the newest snapshot that the chain does not refute.
@@ -248,14 +246,17 @@ impl Opening<'_> {
                     Item::Start { first, previous } => {
                         Some(Head { seq: first.saturating_sub(1), hash: *previous })
                     }
-                    Item::Entry { event, hash, .. } => Some(Head { seq: event.seq, hash: *hash }),
+                    Item::Entry(entry) => Some(entry.head()),
                     Item::Bad { .. } => None,
                 };
                 if let (Some(known), Some(snapshot)) = (known, snapshot) {
                     replay.refuted |= known.seq == snapshot.seq && known.hash != snapshot.hash;
                 }
-                if let Some((event, _)) = replay.walk.step(item, *first) {
-                    replay.facts.apply(&event);
+                if let (true, Item::Entry(entry)) = (replay.walk.step(&item, *first), &item) {
+                    match entry.event() {
+                        Some(event) => replay.facts.apply(&event),
+                        None => replay.facts.pass(entry.seq),
+                    }
                 }
             }
         }

@@ -37,13 +37,34 @@ pub(crate) struct Segment {
 
 /// What a segment holds, piece by piece.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub(crate) enum Item<'a> {
     /// The header.
     Start { first: u64, previous: Digest },
-    /// An event whose frame is whole. `chained` is false when its hash is not that of its content after `previous`.
-    Entry { event: Event, hash: Digest, durable_seq: u64, json: Vec<u8> },
+    /// An entry whose frame is whole.
+    Entry(Entry<'a>),
     /// Bytes from `offset` on that are no entry.
     Bad { offset: u64 },
+}
+
+/// An entry as it lies in its frame: hash, last durable position and own position (`u64`, little-endian), JSON.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) seq: u64,
+    pub(crate) hash: Digest,
+    /// The last position that was durable when this was written.
+    pub(crate) durable_seq: u64,
+    pub(crate) json: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// The event; `None` when a newer version wrote it and this one does not know its kind.
+    pub(crate) fn event(&self) -> Option<Event> {
+        serde_json::from_slice::<Event>(self.json).ok().filter(|event| event.seq == self.seq)
+    }
+
+    pub(crate) const fn head(&self) -> Head {
+        Head { seq: self.seq, hash: self.hash }
+    }
 }
 
 /// The chain's next hash.
@@ -70,23 +91,24 @@ pub(crate) fn encode_event(
         return Err(form());
     }
     let hash = next_hash(head.hash, &json);
-    let mut body = Vec::with_capacity(json.len() + 40);
+    let mut body = Vec::with_capacity(json.len() + 48);
     body.extend_from_slice(hash.as_bytes());
     body.extend_from_slice(&durable_seq.to_le_bytes());
+    body.extend_from_slice(&event.seq.to_le_bytes());
     body.extend_from_slice(&json);
     frames::encode(&body, out).ok_or(RecordError::TooLong { len: json.len() })?;
     Ok(hash)
 }
 
-fn decode_entry(body: &[u8]) -> Option<Item> {
+fn decode_entry(body: &[u8]) -> Option<Item<'_>> {
     let (hash, rest) = body.split_first_chunk::<32>()?;
-    let (durable_seq, json) = rest.split_first_chunk::<8>()?;
-    let event = serde_json::from_slice(json).ok()?;
-    let (hash, durable_seq) = (Digest::from_bytes(*hash), u64::from_le_bytes(*durable_seq));
-    Some(Item::Entry { event, hash, durable_seq, json: json.to_vec() })
+    let (durable_seq, rest) = rest.split_first_chunk::<8>()?;
+    let (seq, json) = rest.split_first_chunk::<8>()?;
+    let (seq, durable_seq) = (u64::from_le_bytes(*seq), u64::from_le_bytes(*durable_seq));
+    Some(Item::Entry(Entry { seq, hash: Digest::from_bytes(*hash), durable_seq, json }))
 }
 
-fn decode_header(body: &[u8]) -> Option<Item> {
+fn decode_header(body: &[u8]) -> Option<Item<'static>> {
     let header: Header = serde_json::from_slice(body).ok()?;
     (header.journal == 1).then_some(Item::Start { first: header.first, previous: header.previous })
 }
@@ -137,7 +159,7 @@ impl Segment {
     }
 
     /// What is in it, in order.
-    pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = Item<'_>> {
         Pieces::of(&self.bytes).map(|piece| match piece {
             Piece::Bad { offset, .. } => Item::Bad { offset: offset as u64 },
             Piece::Frame { offset, body } => {
@@ -147,10 +169,10 @@ impl Segment {
         })
     }
 
-    /// The events in it.
-    pub(crate) fn events(&self) -> impl Iterator<Item = Event> {
+    /// The entries in it.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.items().filter_map(|item| match item {
-            Item::Entry { event, .. } => Some(event),
+            Item::Entry(entry) => Some(entry),
             Item::Start { .. } | Item::Bad { .. } => None,
         })
     }
@@ -159,7 +181,7 @@ impl Segment {
     pub(crate) fn hash_at(&self, seq: u64) -> Option<Digest> {
         self.items().find_map(|item| match item {
             Item::Start { first, previous } => (first == seq + 1).then_some(previous),
-            Item::Entry { event, hash, .. } => (event.seq == seq).then_some(hash),
+            Item::Entry(entry) => (entry.seq == seq).then_some(entry.hash),
             Item::Bad { .. } => None,
         })
     }
@@ -170,10 +192,11 @@ impl Segment {
         for item in self.items() {
             head = Some(match item {
                 Item::Start { first, previous } => Head { seq: first.saturating_sub(1), hash: previous },
-                Item::Entry { event, hash, json, .. } => {
+                Item::Entry(entry) => {
                     let before: Head = head?;
-                    let follows = event.seq == before.seq + 1 && next_hash(before.hash, &json) == hash;
-                    follows.then_some(Head { seq: event.seq, hash })?
+                    let follows =
+                        entry.seq == before.seq + 1 && next_hash(before.hash, entry.json) == entry.hash;
+                    follows.then_some(entry.head())?
                 }
                 Item::Bad { .. } => return None,
             });

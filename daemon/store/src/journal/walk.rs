@@ -6,7 +6,6 @@
 use std::{io, path::Path};
 
 use agentd_types::Digest;
-use agentd_wire::Event;
 
 use super::{
     Head,
@@ -58,9 +57,9 @@ impl Walk {
         self.damage.push(Damage { after: self.seq(), lost, reason });
     }
 
-    /// Takes the next item; returns the event of a whole entry. `None` for all else.
-    pub(super) fn step(&mut self, item: Item, segment: u64) -> Option<(Event, Head)> {
-        match item {
+    /// Takes the next item; says whether it is an entry that counts.
+    pub(super) fn step(&mut self, item: &Item<'_>, segment: u64) -> bool {
+        match *item {
             Item::Start { first, previous } => {
                 let before = Head { seq: first.saturating_sub(1), hash: previous };
                 match self.head {
@@ -78,33 +77,31 @@ impl Walk {
                         self.head = Some(before);
                     }
                 }
-                None
+                false
             }
             Item::Bad { offset } => {
                 self.open.get_or_insert_with(|| format!("segment {segment} is damaged at byte {offset}"));
-                None
+                false
             }
-            Item::Entry { event, hash, json, .. } => {
-                let before = self
-                    .head
-                    .unwrap_or(Head { seq: event.seq.saturating_sub(1), hash: Digest::from_bytes([0; 32]) });
-                if event.seq <= before.seq {
-                    self.break_here(0, format!("position {} comes twice", event.seq));
-                    return None;
+            Item::Entry(entry) => {
+                let origin = Digest::from_bytes([0; 32]);
+                let before = self.head.unwrap_or(Head { seq: entry.seq.saturating_sub(1), hash: origin });
+                if entry.seq <= before.seq {
+                    self.break_here(0, format!("position {} comes twice", entry.seq));
+                    return false;
                 }
-                let lost = event.seq - before.seq - 1;
-                let follows = lost == 0 && next_hash(before.hash, &json) == hash;
+                let lost = entry.seq - before.seq - 1;
+                let follows = lost == 0 && next_hash(before.hash, entry.json) == entry.hash;
                 if !follows || self.open.is_some() {
                     let reason = self.open.take().unwrap_or_else(|| {
                         if lost > 0 { "entries are missing".into() } else { "an entry was changed".into() }
                     });
                     self.break_here(lost, reason);
                 }
-                self.first.get_or_insert(event.seq);
-                let head = Head { seq: event.seq, hash };
-                self.head = Some(head);
+                self.first.get_or_insert(entry.seq);
+                self.head = Some(entry.head());
                 self.entries += 1;
-                Some((event, head))
+                true
             }
         }
     }
@@ -129,7 +126,7 @@ pub(super) fn verify(storage: &dyn Storage, dir: &Path, last: u64, len: u64) -> 
         };
         let segment = if first == last { segment.cut(len) } else { segment };
         for item in segment.items() {
-            walk.step(item, first);
+            walk.step(&item, first);
         }
     }
     walk.finish();

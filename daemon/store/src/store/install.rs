@@ -31,7 +31,8 @@ impl Store {
             .collect())
     }
 
-    /// Writes a chunk; it is held after the next [`Store::commit_chunks`]. A full disk is met with the ballast once.
+    /// Writes a chunk; it is held after the next [`Store::commit_chunks`]. The ballast is not for downloads: ask
+    /// [`Store::fits`] first.
     ///
     /// # Errors
     /// When `bytes` are not `chunk`, or the disk refuses.

@@ -24,12 +24,8 @@ use crate::{
     storage::{Storage, is_full},
 };
 
-/// Events that an index may lag behind before it is made again instead of caught up.
-const MAX_LAG: u64 = 20_000;
-/// Events a time when it is made again.
-const BATCH: usize = 2_048;
-/// Newest events that an index in memory knows.
-const IN_MEMORY: u64 = 10_000;
+/// Events that are fed to an index while the caller waits: some 50 ms. For more, [`Store::mend_index`].
+const AT_ONCE: u64 = 2_000;
 
 /// The state folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +72,6 @@ enum FeedError {
     Table(#[from] TableError),
     #[error("the journal cannot be read")]
     Disk(#[from] DiskError),
-    #[error("the journal does not know its own entry {seq}")]
-    Gap { seq: u64 },
 }
 
 /// What opening found and mended.
@@ -93,7 +87,7 @@ pub struct OpenReport {
     pub damaged: Vec<DamagedBundle>,
     /// Why the index was made again, if it was.
     pub index_rebuilt: Option<String>,
-    /// Whether the index lives in memory, because sled cannot be used.
+    /// Whether the index lives in memory, until [`Store::mend_index`] makes it again.
     pub index_in_memory: bool,
     /// Whether the ballast takes its room.
     pub ballast: bool,
@@ -143,18 +137,21 @@ impl Store {
             ballast,
             changing,
             mending,
+            index_wanted: Mutex::default(),
             live,
             _lock: held,
         };
         let damaged = store.load_installed()?;
         let rebuilt = store.open_index();
-        store.tell(&report.0, rebuilt.as_deref());
+        let in_memory = lock(&store.index_wanted).is_some();
+        // One that is not made yet is told when it is.
+        store.tell(&report.0, rebuilt.as_deref().filter(|_| !in_memory));
         let report = OpenReport {
             journal: report.0,
             outbox: report.1,
             adopted_chunks: adopted,
             damaged,
-            index_in_memory: options.index != lock(&store.live.index).kind(),
+            index_in_memory: in_memory,
             index_rebuilt: rebuilt,
             ballast: store.restore_ballast(),
         };
@@ -212,9 +209,9 @@ impl Store {
         }
     }
 
-    /// Opens the index, caught up with the journal; returns why it was made again, if it was.
+    /// Opens the index, caught up with the journal; returns why it must be made again, if it must. Few events are
+    /// made up for at once; with many, it lives in memory until [`Store::mend_index`].
     fn open_index(&self) -> Option<String> {
-        let fresh = self.journal.head().seq == 0;
         let reason = match self.try_index() {
             Ok(index) => {
                 *lock(&self.live.index) = index;
@@ -222,7 +219,12 @@ impl Store {
             }
             Err(reason) => reason,
         };
-        self.rebuild_index();
+        let fresh = self.journal.head().seq == 0;
+        self.demote_index(&reason);
+        let first = self.journal.first_seq().unwrap_or(1);
+        if self.journal.head().seq.saturating_sub(first) < AT_ONCE {
+            self.remake_index();
+        }
         // An index that never was is not worth an event.
         (!fresh && self.options.index == IndexKind::Sled).then_some(reason)
     }
@@ -242,76 +244,89 @@ impl Store {
         if known.seq > head.seq {
             return Err(format!("it knows entry {}, the journal ends at {}", known.seq, head.seq));
         }
-        if head.seq - known.seq > MAX_LAG || self.journal.hash_at(known.seq) != Some(known.hash) {
+        if head.seq - known.seq > AT_ONCE || self.journal.hash_at(known.seq) != Some(known.hash) {
             return Err(format!(
                 "it stands at entry {}, not on the journal's way to {}",
                 known.seq, head.seq
             ));
         }
-        self.feed(&mut index, known.seq).map_err(|error| chain(&error))?;
+        self.feed(&mut index, known).map_err(|error| chain(&error))?;
         Ok(index)
     }
 
-    fn feed(&self, index: &mut Index, mut after: u64) -> Result<(), FeedError> {
-        loop {
-            let head = self.journal.head();
-            let events = self.journal.since(after, BATCH)?;
-            let manifests = |bundle: &Digest| self.live.manifest(bundle);
-            let Some(last) = events.last() else {
-                index.apply(&[], head, &manifests)?;
-                return Ok(index.sync()?);
-            };
-            after = last.seq;
-            let hash = self.journal.hash_at(after).ok_or(FeedError::Gap { seq: after })?;
-            index.apply(&events, Head { seq: after, hash }, &manifests)?;
-        }
+    /// Brings `index`, which stands at `known`, to where the journal stands.
+    fn feed(&self, index: &mut Index, mut known: Head) -> Result<Head, FeedError> {
+        self.journal.each_segment::<FeedError>(known.seq, |events, head| {
+            index.apply(events, head, &|bundle| self.live.manifest(bundle))?;
+            known = head;
+            Ok(())
+        })?;
+        Ok(known)
     }
 
-    /// Sets the index aside and makes it again; in memory, when it cannot be made on disk.
-    fn rebuild_index(&self) {
-        // Held throughout, so that new events wait and are applied behind what is fed.
+    /// Puts an index of the newest events in memory in the place of one that is of no use.
+    pub(super) fn demote_index(&self, reason: &str) {
+        // Held throughout, so that new events wait and are applied behind what is fed. The old index lets go of its
+        // files when it is replaced.
         let mut live = lock(&self.live.index);
-        // The old one lets go of its files first.
-        *live = Index::in_memory();
-        *live = match self.options.index {
-            IndexKind::Memory => self.make_index_in_memory(),
-            IndexKind::Sled => self.make_index().unwrap_or_else(|error| {
-                log::warn!(event = "store.index", error = chain(&error).as_str(); "Index lives in memory");
-                self.make_index_in_memory()
-            }),
-        };
-        self.live.index_broken.store(false, Ordering::SeqCst);
-    }
-
-    fn make_index_in_memory(&self) -> Index {
         let mut index = Index::in_memory();
-        let after = self.journal.head().seq.saturating_sub(IN_MEMORY);
+        let head = self.journal.head();
+        let after = Head { seq: head.seq.saturating_sub(AT_ONCE), hash: head.hash };
         if let Err(error) = self.feed(&mut index, after) {
             log::warn!(event = "store.index", error = chain(&error).as_str(); "Index is incomplete");
         }
-        index
+        *live = index;
+        self.live.index_broken.store(false, Ordering::SeqCst);
+        if self.options.index == IndexKind::Sled {
+            *lock(&self.index_wanted) = Some(reason.to_owned());
+        }
     }
 
-    fn make_index(&self) -> Result<Index, FeedError> {
+    /// Sets the index on disk aside and makes it again; says whether it did. Events go on being recorded meanwhile.
+    fn remake_index(&self) -> bool {
+        if lock(&self.index_wanted).is_none() {
+            return false;
+        }
+        match self.make_index() {
+            Ok(()) => {
+                *lock(&self.index_wanted) = None;
+                true
+            }
+            Err(error) => {
+                log::warn!(event = "store.index", error = chain(&error).as_str(); "Index lives in memory");
+                false
+            }
+        }
+    }
+
+    fn make_index(&self) -> Result<(), FeedError> {
         index::set_aside(&*self.storage, &self.index_dir())?;
         let mut index = Index::open(self.storage.clone(), self.index_dir(), IndexKind::Sled)?;
-        self.feed(&mut index, 0)?;
-        Ok(index)
+        let known = self.feed(&mut index, Head { seq: 0, hash: Digest::from_bytes([0; 32]) })?;
+        index.sync()?;
+        let mut live = lock(&self.live.index);
+        // What was recorded since.
+        let known = self.feed(&mut index, known)?;
+        index.apply(&[], known, &|_| None)?;
+        *live = index;
+        Ok(())
     }
 
-    /// Makes a failed index again, and says so in the journal.
-    pub(super) fn mend_index(&self) {
-        if !self.live.index_broken.load(Ordering::SeqCst) {
-            return;
-        }
+    /// Makes the index again when it must be, and forgets what the journal has deleted. Takes seconds for a long
+    /// journal, nothing when there is nothing to do; call it after opening and every few minutes.
+    pub fn mend_index(&self) {
         let _one = lock(&self.mending);
-        if !self.live.index_broken.load(Ordering::SeqCst) {
-            return;
+        let reason = lock(&self.index_wanted).clone();
+        if let Some(reason) = reason.filter(|_| self.remake_index()) {
+            let recorded = self.record(What::IndexRebuilt { reason });
+            if let Err(error) = recorded {
+                log::warn!(event = "store.index", error = chain(&error).as_str(); "Rebuild not journalled");
+            }
         }
-        self.rebuild_index();
-        let what = What::IndexRebuilt { reason: "it failed while in use".into() };
-        if let Err(error) = self.journal.append(vec![what], &self.live) {
-            log::warn!(event = "store.index", error = chain(&error).as_str(); "Rebuild not journalled");
+        let Ok(first) = self.journal.first_seq() else { return };
+        let pruned = lock(&self.live.index).prune(first);
+        if let Err(error) = pruned {
+            self.demote_index(&chain(&error));
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Questions that the index answers. When it fails on one, it is made again and asked once more; the truth is the
-//! journal, so nothing is lost by that.
+//! Questions that the index answers. When it fails on one, an index of the newest events in memory stands in for it
+//! until it is made again; the truth is the journal, so nothing is lost by that.
+
+use std::sync::atomic::Ordering;
 
 use agentd_types::{Digest, ModelName};
 use agentd_wire::{Event, Profile, Receipt};
@@ -21,7 +23,8 @@ impl Store {
         self.with_facts(|facts| facts.receipts.get(model).cloned())
     }
 
-    /// Up to `limit` events that concern `model` after position `after`, in order.
+    /// Up to `limit` events that concern `model` after position `after`, in order; only the newest while the index waits
+    /// to be made again.
     ///
     /// # Errors
     /// When the journal cannot be read.
@@ -40,6 +43,13 @@ impl Store {
         self.ask_index(|index| index.profiles(bundle, hardware)).unwrap_or_default()
     }
 
+    /// Puts one in memory in the place of an index that failed while events were applied.
+    pub(super) fn replace_broken_index(&self) {
+        if self.live.index_broken.load(Ordering::SeqCst) {
+            self.demote_index("it failed while in use");
+        }
+    }
+
     fn ask_index<T>(&self, ask: impl Fn(&Index) -> Result<T, crate::index::TableError>) -> Option<T> {
         let first = ask(&lock(&self.live.index));
         let error = match first {
@@ -47,8 +57,7 @@ impl Store {
             Err(error) => error,
         };
         log::warn!(event = "store.index", error = agentd_types::chain(&error).as_str(); "Index failed");
-        self.live.index_broken.store(true, std::sync::atomic::Ordering::SeqCst);
-        self.mend_index();
+        self.demote_index(&agentd_types::chain(&error));
         let second = ask(&lock(&self.live.index));
         second.ok()
     }

@@ -10,9 +10,9 @@ use std::{
 use agentd_types::ModelName;
 use agentd_wire::Event;
 
-use super::history::{HISTORY, Model, note, open};
+use super::history::{HISTORY, Model, clock, note, open, options};
 use crate::{
-    IndexKind, RealStorage, Store,
+    IndexKind, JournalOptions, RealStorage, Store, StoreOptions,
     storage::simulated::{Fault, SimulatedStorage},
 };
 
@@ -129,6 +129,39 @@ fn an_index_that_lags_is_caught_up_and_one_of_another_journal_is_made_again() {
     let (store, report) = open(storage(), dir.path(), IndexKind::Sled).unwrap();
     assert!(report.index_rebuilt.is_some());
     assert_eq!(store.events_of(&other, 0, 9).unwrap(), []);
+}
+
+#[test]
+fn a_long_index_is_made_again_after_opening_and_forgets_what_the_journal_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let other: ModelName = "demo/other".parse().unwrap();
+    let open = |total_bytes| {
+        let journal = JournalOptions { segment_bytes: 20_000, total_bytes };
+        let options = StoreOptions { journal, ..options(IndexKind::Sled) };
+        Store::open(dir.path().to_owned(), options, clock(), Arc::new(RealStorage::new())).unwrap()
+    };
+    let (store, _) = open(1 << 30);
+    for _ in 0..8 {
+        store.record_all((0..500).map(note).collect()).unwrap();
+    }
+    drop(store);
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (store, report) = open(1 << 30);
+    assert!(report.index_in_memory && report.index_rebuilt.is_some());
+    assert_eq!(store.events_of(&other, 0, 9_999).unwrap().len(), 2_000, "the newest");
+    store.mend_index();
+    assert_eq!(store.events_of(&other, 0, 9_999).unwrap().len(), 4_000, "all");
+    assert_eq!(store.journal().since(4_000, 9).unwrap()[0].what.name(), "index_rebuilt");
+    drop(store);
+    let (store, report) = open(60_000);
+    assert_eq!(report.index_rebuilt, None);
+    store.record_all((0..500).map(note).collect()).unwrap();
+    let first = store.journal().verify().unwrap().first_seq;
+    assert!(first > 1_000, "{first}");
+    store.mend_index();
+    let kept = store.events_of(&other, 0, 9_999).unwrap();
+    assert_eq!(kept[0].seq, first);
+    assert_eq!(kept.len() as u64, 4_501 - first + 1 - 1, "all but the rebuild");
 }
 
 #[test]

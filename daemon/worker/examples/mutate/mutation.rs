@@ -106,12 +106,25 @@ impl Mutator {
         file
     }
 
-    /// Walks down to a random field and changes it.
+    /// Changes a field drawn from all that there are, however deep.
     fn change(&mut self, fields: &mut Vec<Field>, strings: &[Vec<u8>]) {
+        let mut skip = self.below(count(fields));
+        let mut at = 0;
+        for (position, field) in fields.iter_mut().enumerate() {
+            at = position;
+            let Some(below) = skip.checked_sub(1) else { break };
+            skip = below;
+            if let Field::Message(_, inner) = field {
+                let held = count(inner);
+                if skip < held {
+                    return self.change(inner, strings);
+                }
+                skip -= held;
+            }
+        }
         if fields.is_empty() {
             return;
         }
-        let at = self.below(fields.len());
         match self.below(24) {
             0 => {
                 fields.remove(at);
@@ -243,6 +256,15 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(u8::try_from(value).unwrap_or_default());
+}
+
+/// How many fields there are in all.
+fn count(fields: &[Field]) -> usize {
+    let held = |field: &Field| match field {
+        Field::Message(_, inner) => 1 + count(inner),
+        Field::Bytes(..) | Field::Varint(..) | Field::Fixed(..) => 1,
+    };
+    fields.iter().map(held).sum()
 }
 
 /// The short texts of a file: names of tensors, nodes and operators.

@@ -1,0 +1,108 @@
+//! `fleet serve`: answers requests for blocks until it is told to stop.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use agentd_link::{BlockServer, FolderSource, ServerPolicy, ServerStatus};
+use agentd_types::{ByteCount, Coded as _, chain};
+use serde::Serialize;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::broker::{BrokerArgs, client_id};
+use crate::{
+    context::Context,
+    failure::{Exit, Failure},
+    ui::Ui,
+};
+
+/// Options of `fleet serve`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  agentctl fleet serve --store /srv/agentd-blocks --broker broker.plant.example:8883 \
+    --ca ca.pem\n\nEnds on Ctrl-C. Every fleet on the broker is served; devices prove what they get."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// The folder of the store, filled by `fleet publish`.
+    #[arg(long, value_name = "FOLDER", env = "AGENTCTL_STORE")]
+    store: PathBuf,
+}
+
+/// What was done, when it ends.
+#[derive(Debug, Serialize)]
+struct Report {
+    requests: u64,
+    blocks: u64,
+    bytes: ByteCount,
+    missing: u64,
+    busy: u64,
+    unreadable: u64,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    if !args.store.is_dir() {
+        return Err(Failure::new(format!("cannot serve `{}`", args.store.display()))
+            .cause("there is no such folder")
+            .hint(format!("agentctl fleet publish BUNDLE --store {}", args.store.display()))
+            .exit_with(Exit::Usage));
+    }
+    let ui = context.ui();
+    let policy = ServerPolicy::new(client_id()?);
+    let transport = args.broker.transport()?;
+    let source = Arc::new(FolderSource::new(&args.store));
+    let status = context.block_on(async {
+        let (server, status) = BlockServer::new(policy, transport, source, seed());
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.run(stop.clone()));
+        // Both arms may be dropped half way: the server ends by its token.
+        tokio::select! {
+            () = show(ui, status.clone()) => {}
+            ended = tokio::signal::ctrl_c() => ended.map_err(|error| {
+                Failure::new("cannot wait for Ctrl-C").because(&error).exit_with(Exit::Defect)
+            })?,
+        }
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+        let status = status.borrow().clone();
+        Ok(status)
+    })?;
+    let ServerStatus { requests, blocks, bytes, missing, busy, unreadable, .. } = status;
+    let report = Report { requests, blocks, bytes, missing, busy, unreadable };
+    ui.result(&report, || ui.line(format!("{blocks} blocks, {bytes}, for {requests} requests")));
+    Ok(Exit::Done)
+}
+
+/// Tells changes of the connection as they come, and a summary every now and then while there is something to tell.
+async fn show(ui: Ui, mut status: watch::Receiver<ServerStatus>) {
+    let mut told = ServerStatus::default();
+    loop {
+        let now = status.borrow_and_update().clone();
+        if now.online != told.online {
+            match &now.reason {
+                _ if now.online => ui.note("connected, serving"),
+                Some(reason) => ui.note(format!("not connected: {} [{}]", chain(reason), reason.code())),
+                None => {}
+            }
+            told = now;
+        } else if now.reason.is_some() && now.reason != told.reason {
+            let reason = now.reason.as_ref().map(|reason| format!("{} [{}]", chain(reason), reason.code()));
+            ui.note(format!("not connected: {}", reason.unwrap_or_default()));
+            told = now;
+        } else if now.blocks > told.blocks {
+            ui.note(format!("{} blocks, {} so far; {} devices now", now.blocks, now.bytes, now.devices));
+            told = now;
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+        // Blocks come by the thousand; one line in five seconds tells enough.
+        sleep(Duration::from_secs(if status.borrow().online { 5 } else { 0 })).await;
+    }
+}
+
+/// Servers that start together should not reconnect together.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
