@@ -38,8 +38,6 @@ pub(crate) enum Tone {
     Bad,
     /// Less important.
     Quiet,
-    /// A heading.
-    Strong,
 }
 
 /// How a column lies.
@@ -186,7 +184,6 @@ fn paint(color: bool, tone: Tone, text: impl Display) -> String {
         Tone::Warning => 33,
         Tone::Bad => 31,
         Tone::Quiet => 2,
-        Tone::Strong => 1,
     };
     if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
 }

@@ -76,7 +76,7 @@ def test_real_models_answer_like_onnxruntime_through_tritonclient(stage):
         stage.wait_serving(name, 1)
         want = session.run(None, inputs)
         client = triton.InferenceServerClient(f"127.0.0.1:{stage.infer_port}")
-        metadata = client.get_model_metadata(name.replace("/", "%2F"))
+        metadata = client.get_model_metadata(name)
         for binary in (True, False):
             request = []
             for tensor in metadata["inputs"]:
@@ -85,7 +85,7 @@ def test_real_models_answer_like_onnxruntime_through_tritonclient(stage):
                 item.set_data_from_numpy(array, binary_data=binary)
                 request.append(item)
             outputs = [triton.InferRequestedOutput(t["name"], binary_data=binary) for t in metadata["outputs"]]
-            result = client.infer(name.replace("/", "%2F"), request, outputs=outputs)
+            result = client.infer(name, request, outputs=outputs)
             for tensor, expected in zip(metadata["outputs"], want):
                 got = result.as_numpy(tensor["name"])
                 assert got.shape == expected.shape

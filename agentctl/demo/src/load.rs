@@ -166,7 +166,7 @@ impl Tally {
     }
 
     /// How many answers came from `version`.
-    pub(crate) fn from_version(&self, version: u64) -> u64 {
+    pub(crate) fn answered_by(&self, version: u64) -> u64 {
         let answers = self.distinct.values().flatten();
         answers.filter(|(answer, _)| answer.version == version).map(|(_, times)| times).sum()
     }
@@ -208,7 +208,7 @@ mod tests {
             tally.fail(&anyhow::anyhow!("gone"));
             sum.add(tally);
         }
-        assert_eq!((sum.answered, sum.failed, sum.from_version(2)), (6, 3, 3));
+        assert_eq!((sum.answered, sum.failed, sum.answered_by(2)), (6, 3, 3));
         assert_eq!(sum.reason.as_deref(), Some("gone"));
     }
 

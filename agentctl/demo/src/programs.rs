@@ -130,7 +130,9 @@ impl Child {
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} ended by itself ({status})", self.name),
+            Some(status) => {
+                bail!("{} ended by itself ({status}); its last words:\n{}", self.name, tail(&self.log)?)
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use agentd_placement::{
     choose, measure,
 };
 use agentd_types::{ByteCount, EngineKind, Setting, TensorSpec};
-use agentd_wire::{Objective, Outcome, Requires, ServePolicy, Verdict};
+use agentd_wire::{Requires, ServePolicy};
 
 use crate::{
     context::Context,

@@ -35,7 +35,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Failure> 
         for line in heading(&receipt) {
             ui.line(line);
         }
-        let (headings, rows) = table::rows(&receipt.candidates, |text| ui.paint(Tone::Good, text));
+        let (headings, rows) =
+            table::rows(&receipt.candidates, table::Golden::Held, |text| ui.paint(Tone::Good, text));
         ui.table(headings, rows);
     });
     // The answer is no when nothing may serve.
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn a_receipt_reads_as_a_table() {
         let receipt = receipt();
-        let (headings, rows) = table::rows(&receipt.candidates, |text| text.to_owned());
+        let (headings, rows) = table::rows(&receipt.candidates, table::Golden::Held, |text| text.to_owned());
         let text = format!("{}\n{}", heading(&receipt).join("\n"), render_table(headings, rows));
         insta::assert_snapshot!(text);
     }

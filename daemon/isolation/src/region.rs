@@ -281,7 +281,7 @@ mod tests {
     fn only_sealed_files_are_read_in_place() {
         let model = crate::ModelFile::from_bytes(b"model").unwrap();
         assert_eq!(&*Bytes::map(&model).unwrap(), b"model");
-        assert!(Bytes::map(&crate::ModelFile::from_bytes(b"").unwrap()).unwrap().is_empty());
+        assert!(Bytes::map(crate::ModelFile::from_bytes(b"").unwrap()).unwrap().is_empty());
         let open = memfd_create("open", MemfdFlags::ALLOW_SEALING).unwrap();
         assert_eq!(Bytes::map(&open).unwrap_err(), Errno::PERM);
     }

@@ -1,5 +1,17 @@
 //! The daemon's end survives whatever a worker says.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests fail like tests"
+)]
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},

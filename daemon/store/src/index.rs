@@ -67,10 +67,6 @@ impl Index {
         Self { table: Box::new(MemoryTable::default()), kind: IndexKind::Memory, unsynced: 0 }
     }
 
-    pub(crate) const fn kind(&self) -> IndexKind {
-        self.kind
-    }
-
     /// Up to where the journal is in here.
     pub(crate) fn head(&self) -> Result<Option<Head>, TableError> {
         let Some(value) = self.table.get(HEAD)? else { return Ok(None) };

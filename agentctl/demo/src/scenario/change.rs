@@ -49,7 +49,7 @@ pub(super) async fn upgrade(cast: &mut Cast, stage: &mut Stage, screen: &mut Scr
     let wrong = tally.wrong(&[&stage.old, &stage.new]);
     ensure!(tally.failed == 0, "{} requests failed, the first with: {:?}", tally.failed, tally.reason);
     ensure!(wrong == 0, "{wrong} answers are neither what version 1 nor what version 2 says");
-    let (before, after) = (tally.from_version(1), tally.from_version(2));
+    let (before, after) = (tally.answered_by(1), tally.answered_by(2));
     ensure!(before > 0 && after > 0, "the load saw both versions");
     let rate = tally.answered.checked_div(tally.took.as_secs()).unwrap_or(tally.answered);
     screen.done(format!(

@@ -113,7 +113,6 @@ fn element(datatype: Datatype, random: &mut Random) -> Vec<u8> {
     let bits = random.next();
     let bit = u8::from(bits & 1 == 1);
     // 16 random bits: exact in every float that is wide enough for them.
-    #[expect(clippy::cast_possible_truncation, reason = "shifted to 16 bits")]
     let unit = f32::from((bits >> 48) as u16) / 65_536.0;
     match datatype {
         Datatype::Fp32 => unit.to_le_bytes().to_vec(),

@@ -62,7 +62,8 @@ impl Report {
     /// For people: what was measured to stderr, the table to stdout.
     pub(super) fn print(&self, ui: Ui) {
         ui.note(self.heading());
-        let (headings, rows) = table::rows(&self.candidates, |text| ui.paint(Tone::Good, text));
+        let (headings, rows) =
+            table::rows(&self.candidates, table::Golden::Absent, |text| ui.paint(Tone::Good, text));
         ui.table(headings, rows);
         if let Some(remark) = self.remark() {
             ui.note(remark);
@@ -135,7 +136,7 @@ mod tests {
         let mixed = report(vec![failed("engine.load", 1), failed("worker.died", 2)]);
         assert_eq!(mixed.only_failure(), None);
         assert_eq!(report(Vec::new()).only_failure(), None);
-        let (headings, rows) = table::rows(&mixed.candidates, str::to_owned);
+        let (headings, rows) = table::rows(&mixed.candidates, table::Golden::Absent, str::to_owned);
         insta::assert_snapshot!(format!("{}\n{}", mixed.heading(), render_table(headings, rows)));
     }
 }

@@ -64,11 +64,6 @@ impl SignArgs {
 }
 
 impl Signer {
-    /// The trust document.
-    pub(crate) const fn trust(&self) -> &TrustFile {
-        &self.trust
-    }
-
     /// Signs a document and makes sure that devices will find enough signatures under it.
     pub(crate) fn sign(&self, what: &str, draft: Result<Envelope, Reject>) -> Result<Vec<u8>, Failure> {
         let refuse = |reject: &Reject| {

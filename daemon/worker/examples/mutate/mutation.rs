@@ -10,7 +10,7 @@ enum Field {
     Varint(u64, u64),
     Fixed(u64, Vec<u8>),
     Bytes(u64, Vec<u8>),
-    Message(u64, Vec<Field>),
+    Message(u64, Vec<Self>),
 }
 
 /// Values that break things.
