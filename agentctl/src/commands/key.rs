@@ -166,7 +166,13 @@ mod tests {
             protected: Some(true),
             ..Report::of("root-1".into(), &key)
         };
-        insta::assert_snapshot!(report.lines().join("\n"), @"");
+        insta::assert_snapshot!(report.lines().join("\n"), @r#"
+key root-1
+  id       7ab6b86cb2c9684b0ddc10896153aa2595decf4d4327a5ff1a8ab7422c828b12
+  public   8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c
+  signs    root-1.pem (mode 600, with a passphrase): keep it off devices and servers
+  give     root-1.pub to whoever makes the trust document
+"#);
     }
 
     #[test]

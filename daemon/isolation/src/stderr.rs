@@ -40,18 +40,18 @@ impl LastWords {
         }
     }
 
+    /// Forgets what was said so far, since it was reported in another way.
+    pub(crate) fn forget(&mut self) {
+        self.drain();
+        self.kept.clear();
+    }
+
     /// The last words as one printable line.
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.kept);
-        let lines: Vec<_> =
-            text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_note(line)).collect();
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         lines.join(" | ").chars().map(|c| if c.is_control() { '?' } else { c }).collect()
     }
-}
-
-/// What the standard library adds to a panic's message, which says nothing to our readers.
-fn is_note(line: &str) -> bool {
-    line.starts_with("note: run with `RUST_BACKTRACE") || line.starts_with("stack backtrace:")
 }
 
 #[cfg(test)]
@@ -73,5 +73,7 @@ mod tests {
         assert!(words.text().ends_with("x | thread 'main' panicked | ?[31mlast"));
         assert!(words.text().len() <= KEPT + 2 * " | ".len());
         assert_eq!(rustix::io::read(&words.pipe, &mut [0; 1]), Err(Errno::AGAIN));
+        words.forget();
+        assert_eq!(words.text(), "");
     }
 }

@@ -9,6 +9,7 @@ mod wait;
 use std::{
     fmt,
     process::Stdio,
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,8 @@ use crate::{
 
 /// Time for a new process to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// An answer within this is quick: the next one is looked out for before we go to sleep.
+const QUICK: Duration = Duration::from_micros(60);
 /// Room in shared memory for the tensors of a request, and likewise of an answer, before more is known.
 const SMALLEST_PART: usize = 64 << 10;
 /// An element of `BYTES` is taken to be this long when room is made ahead.
@@ -66,6 +69,10 @@ pub struct Worker {
     number: u64,
     /// The number of the last request that went out.
     asked: u64,
+    /// Whether there is more than one processor, so that a worker can run while we look out for its answer.
+    spins: bool,
+    /// Whether the last answer came so soon that going to sleep would take longer than the next one.
+    quick: bool,
     spec: Option<LoadSpec>,
 }
 
@@ -144,6 +151,8 @@ impl Worker {
             phase: Phase::Idle,
             number: 0,
             asked: 0,
+            spins: available_parallelism().is_ok_and(|processors| processors.get() > 1),
+            quick: false,
             spec: None,
         };
         worker.greet(layout, &shared).await.map_err(StartError::Ready)?;
@@ -208,10 +217,12 @@ impl Worker {
         self.asked = number;
         self.region.store(Word::Request, number);
         self.phase = Phase::Busy { ticket: Ticket::Answer { number }, by: later(deadline), after: deadline };
+        let asked = Instant::now();
         if self.region.load(Word::WorkerSleeps) != 0 {
             signal(self.request.as_fd());
         }
         self.finish().await?;
+        self.quick = self.spins && asked.elapsed() < QUICK;
         self.take(deadline).await
     }
 
@@ -320,7 +331,7 @@ impl Worker {
             Some(Ok(Answer::NoModel)) => Err(WorkerError::NoModel),
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) => {
-                self.last_words.drain();
+                self.last_words.forget();
                 Err(WorkerError::Engine(bounded(error)))
             }
             None => Err(self.condemn("no reply").await),
@@ -371,7 +382,7 @@ impl Worker {
             },
             Some(Status::Error) => match serde_json::from_slice(&bytes) {
                 Ok(error) => {
-                    self.last_words.drain();
+                    self.last_words.forget();
                     Err(WorkerError::Engine(bounded(error)))
                 }
                 Err(_) => Err(self.condemn("an error that is none").await),

@@ -1,9 +1,9 @@
 //! What the process boundary costs: the same model asked in process and in a worker.
 //!
-//! In: how often to ask. Out: medians and 99th percentiles in microseconds, processor time of the daemon's side a
-//! request, and the memory of the worker.
+//! In: how often to ask, and threads of the runtime, 0 for one that is the main thread. Out: medians and 99th
+//! percentiles in microseconds, processor time of the daemon's side a request, and the memory of the worker.
 //!
-//! `cargo run --release -p agentd-worker --example boundary -- 2000 [FILE.onnx ...]`; files are only loaded, to show
+//! `cargo run --release -p agentd-worker --example boundary -- 2000 2 [FILE.onnx ...]`; files are only loaded, to show
 //! what that takes.
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
@@ -21,19 +21,27 @@ use agentd_onnx::{
     scan,
 };
 use agentd_types::{ByteCount, Datatype::Fp32, EngineKind, Setting};
+use tokio::{runtime::Builder, task::JoinSet};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const SOON: Duration = Duration::from_secs(60);
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let runs: usize = arguments.next().map_or(Ok(2_000), |runs| runs.parse())?;
-    // As the daemon does it: in a task on a thread of the runtime.
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(report(runs, arguments.collect()));
-    tasks.join_next().await.unwrap_or(Ok(Ok(())))?
+    let threads: usize = arguments.next().map_or(Ok(2), |threads| threads.parse())?;
+    let mut runtime = match threads {
+        0 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(threads.max(1)).enable_all().build()?;
+    runtime.block_on(async {
+        // As the daemon does it: in a task on a thread of the runtime.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(report(runs, arguments.collect()));
+        tasks.join_next().await.unwrap_or(Ok(Ok(())))?
+    })
 }
 
 async fn report(runs: usize, files: Vec<String>) -> Result<(), Failure> {

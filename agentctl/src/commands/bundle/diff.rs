@@ -6,6 +6,7 @@ use agentd_bundle::{BundleDiff, Change, TensorDiff, diff_manifests, diff_tensors
 use agentd_types::{ByteCount, ModelName};
 use serde::Serialize;
 
+use super::text::plural;
 use crate::{
     bundle_file::BundleFile,
     context::Context,
@@ -98,8 +99,11 @@ impl Report {
         });
         let rows: Vec<_> = rows.collect();
         let same = self.bundle.files.len() - rows.len();
-        let mut text =
-            format!("{} {} -> {} {}\n", self.old.name, self.old.version, self.new.name, self.new.version);
+        let mut text = if self.old.name == self.new.name {
+            format!("{} {} -> {}\n", self.old.name, self.old.version, self.new.version)
+        } else {
+            format!("{} {} -> {} {}\n", self.old.name, self.old.version, self.new.name, self.new.version)
+        };
         if !rows.is_empty() {
             let headings = [
                 ("FILE", Align::Left),
@@ -111,7 +115,7 @@ impl Report {
             text.push_str(&render_table(&headings, rows));
         }
         if same > 0 {
-            text.push_str(&format!("{same} files stay as they are\n"));
+            text.push_str(&format!("{} unchanged\n", plural(same, "file")));
         }
         if let Some(tensors) = &self.tensors {
             text.push_str(&tensor_lines(tensors));
@@ -135,7 +139,7 @@ fn tensor_lines(tensors: &TensorDiff) -> String {
     );
     for (list, word) in [(&tensors.added, "new"), (&tensors.removed, "gone")] {
         if !list.is_empty() {
-            text.push_str(&format!("{} tensors are {word}{}\n", list.len(), names(list)));
+            text.push_str(&format!("{} {word}{}\n", plural(list.len(), "tensor"), names(list)));
         }
     }
     text

@@ -20,7 +20,7 @@ use agentd_onnx::{ModelSummary, ScanLimits};
 use agentd_types::{ModelName, TensorSpec};
 use serde::Serialize;
 
-use super::{card_template, licence_template, pack::DESCRIPTION};
+use super::{card_template, licence_template, pack::DESCRIPTION, text::plural};
 use crate::{
     bundle_file::{read_bounded, write_whole},
     context::Context,
@@ -169,7 +169,7 @@ impl Report {
         let mut lines = vec![format!("{} in {}", self.name, self.folder)];
         lines.extend(self.inputs.iter().map(|input| spec("input", input)));
         lines.extend(self.outputs.iter().map(|output| spec("output", output)));
-        lines.push(format!("{:<8} {} of inputs and outputs", "golden", self.golden));
+        lines.push(format!("{:<8} {}", "golden", plural(self.golden, "vector")));
         lines.push(format!("{:<8} {} MiB", "memory", self.mem_mib));
         lines
     }

@@ -11,7 +11,10 @@ use agentd_engine::read_npy;
 use agentd_types::{ByteCount, Code, Digest, ModelName, TensorSpec, chain};
 use serde::Serialize;
 
-use super::{licence_template, text::count};
+use super::{
+    licence_template,
+    text::{count, plural},
+};
 use crate::{
     bundle_file::{self, BundleFile},
     context::Context,
@@ -85,7 +88,12 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let report = Report::new(&output, &packed);
     let ui = context.ui();
     ui.result(&report, || report.print(ui));
-    remarks(ui, &description, &files, &packed, kept == Kept::Same);
+    remarks(ui, &description, &files, &packed);
+    ui.note(if kept == Kept::Same {
+        "the file held this very bundle with signatures, which stay".to_owned()
+    } else {
+        format!("next: agentctl bundle sign {} --key NAME", report.file)
+    });
     Ok(Exit::Done)
 }
 
@@ -227,17 +235,7 @@ impl Report {
     }
 }
 
-fn plural(number: usize, noun: &str) -> String {
-    format!("{} {noun}{}", count(number as u64), if number == 1 { "" } else { "s" })
-}
-
-fn remarks(
-    ui: Ui,
-    description: &Description,
-    files: &BTreeMap<String, Vec<u8>>,
-    packed: &Packed<'_>,
-    signed: bool,
-) {
+fn remarks(ui: Ui, description: &Description, files: &BTreeMap<String, Vec<u8>>, packed: &Packed<'_>) {
     let warning = ui.paint(Tone::Warning, "note:");
     let unknown = &packed.model().unknown_operators;
     if !unknown.is_empty() {
@@ -249,11 +247,6 @@ fn remarks(
             description.licence.file
         ));
     }
-    ui.note(if signed {
-        "the file held this very bundle with signatures, which stay"
-    } else {
-        "next: agentctl bundle sign FILE.agentb --key NAME"
-    });
 }
 
 #[cfg(test)]

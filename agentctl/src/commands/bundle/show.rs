@@ -133,6 +133,25 @@ mod tests {
             "/../tests/vectors/documents/control__good_bundle/02.bundle.json"
         );
         let document = BundleDocument::new(Envelope::read(&std::fs::read(case).unwrap()).unwrap()).unwrap();
-        insta::assert_snapshot!(Report::of(&document).text(), @"");
+        insta::assert_snapshot!(Report::of(&document).text(), @r#"
+vision/defect 5   for plant-efa
+  sha256   57770c009eea181b87b4d60d6ab5bdd13d8acf2943c36a309476d0f5a5e8de78
+  signed   by 0df80999 (not checked)
+  made     2027-07-16 01:22:43Z, until 2028-01-12 02:22:43Z
+  model    model.onnx (onnx)
+  inputs   x FP32 [?, 3, 224, 224]
+  outputs  y FP32 [?, 10]
+  golden   1 vector
+  needs    256 MiB, one of cpu, gpu
+  licence  Apache-2.0 (licence.txt)
+  card     card.md
+
+FILE                 SIZE  CHUNKS  SHA256
+card.md              13 B       1  528fa71b
+golden/in0.npy        9 B       1  1459aafb
+golden/out0.npy      10 B       1  8df6c9b8
+licence.txt          10 B       1  2af71558
+model.onnx       48.8 KiB       4  0b54f24b
+"#);
     }
 }

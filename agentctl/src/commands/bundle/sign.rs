@@ -135,6 +135,10 @@ mod tests {
                 "1 of 2 for the release role for safety/*: release-1; 1 more of release-2 must sign".into(),
             ),
         };
-        insta::assert_snapshot!(report.lines().join("\n"), @"");
+        insta::assert_snapshot!(report.lines().join("\n"), @r#"
+safety/estop 2   estop.agentb   1 signature
+  sha256  239f59ed55e737c77147cf55ad0c1b030b6d7ee748a7426952f9b852d5a935e5
+  signed  1 of 2 for the release role for safety/*: release-1; 1 more of release-2 must sign
+"#);
     }
 }

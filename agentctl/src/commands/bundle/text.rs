@@ -13,9 +13,14 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
+/// `1 file`, `2 files`.
+pub(super) fn plural(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(number as u64), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::count;
+    use super::*;
 
     #[test]
     fn thousands_are_set_apart() {

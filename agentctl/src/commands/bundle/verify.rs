@@ -235,11 +235,27 @@ mod tests {
 
     #[test]
     fn a_good_bundle_reads_like_this() {
-        insta::assert_snapshot!(text(&[3, 4], "plant-efa", NOW), @"");
+        insta::assert_snapshot!(text(&[3, 4], "plant-efa", NOW), @r#"
+vision/defect 5   sha256 57770c009eea181b87b4d60d6ab5bdd13d8acf2943c36a309476d0f5a5e8de78
+ ok   content    5 files, 48.9 KiB in 8 chunks, all as the manifest says
+ ok   trust      trust 1 of fleet plant-efa, until 2027-07-17 02:22:43Z
+ ok   signatures 2 of 2 for the release role for vision/*: 3336b222, 8bf5a507
+ ok   fleet      for plant-efa
+ ok   allowed    not revoked, version 5 is at least 1
+ ok   expiry     made 2027-07-16 01:22:43Z, until 2028-01-12 02:22:43Z
+"#);
     }
 
     #[test]
     fn a_bundle_with_every_fault_reads_like_this() {
-        insta::assert_snapshot!(text(&[3, 1], "other", NOW.plus(400 * 86_400)), @"");
+        insta::assert_snapshot!(text(&[3, 1], "other", NOW.plus(400 * 86_400)), @r#"
+vision/defect 5   sha256 57770c009eea181b87b4d60d6ab5bdd13d8acf2943c36a309476d0f5a5e8de78
+ ok   content    5 files, 48.9 KiB in 8 chunks, all as the manifest says
+ fail trust      trust 1 expired at 2027-07-17 02:22:43Z  [verify.trust_expired]
+ fail signatures 1 of 2 for the release role for vision/*: 8bf5a507; 1 more of 3336b222 must sign; 7ab6b86c is not a key of this role  [verify.threshold]
+ fail fleet      for fleet plant-efa, and trust is of fleet other  [verify.fleet]
+ ok   allowed    not revoked, version 5 is at least 1
+ fail expiry     expired at 2028-01-12 02:22:43Z  [verify.expired]
+"#);
     }
 }

@@ -95,10 +95,13 @@ impl BrokerArgs {
             Disconnect::Tls(_) => "check --ca, --certificate and --certificate-key",
             other => other.hint(),
         };
-        Failure::new(format!("cannot reach the broker at {}", self.broker))
-            .coded(error)
-            .hint(hint)
-            .exit_with(Exit::Unreachable)
+        let failure = Failure::new(format!("cannot reach the broker at {}", self.broker)).coded(error);
+        // The heading says already that it cannot be reached.
+        let failure = match error {
+            Disconnect::Unreachable(cause) => failure.cause(cause),
+            _ => failure,
+        };
+        failure.hint(hint).exit_with(Exit::Unreachable)
     }
 }
 

@@ -109,10 +109,10 @@ mod tests {
         let quiet = Device { presence: None, ..device(500, Vec::new()) };
         let now = UnixTime(10_000);
         let rows = vec![row("line-4-cam-2", &busy, now), row("line-4-cam-3", &quiet, now)];
-        insta::assert_snapshot!(render_table(&HEADINGS, rows), @r"
-        DEVICE        STATE             AGENT  GROUPS  MODELS                                            NEEDS ATTENTION
-        line-4-cam-2  online 2 h 30 min  -      line-4  inspect/crack - (fetching 46.9 KiB of 10.8 MiB)  -
-        line-4-cam-3  never connected   -      -       -                                                 -
-        ");
+        insta::assert_snapshot!(render_table(&HEADINGS, rows), @r#"
+DEVICE        STATE              AGENT  GROUPS  MODELS                                           NEEDS ATTENTION
+line-4-cam-2  online 2 h 30 min  -      line-4  inspect/crack - (fetching 46.9 KiB of 10.8 MiB)  -
+line-4-cam-3  never connected    -      -       -                                                -
+"#);
     }
 }

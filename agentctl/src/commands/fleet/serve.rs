@@ -79,30 +79,60 @@ async fn show(ui: Ui, mut status: watch::Receiver<ServerStatus>) {
     let mut told = ServerStatus::default();
     loop {
         let now = status.borrow_and_update().clone();
-        if now.online != told.online {
-            match &now.reason {
-                _ if now.online => ui.note("connected, serving"),
-                Some(reason) => ui.note(format!("not connected: {} [{}]", chain(reason), reason.code())),
-                None => {}
-            }
-            told = now;
-        } else if now.reason.is_some() && now.reason != told.reason {
-            let reason = now.reason.as_ref().map(|reason| format!("{} [{}]", chain(reason), reason.code()));
-            ui.note(format!("not connected: {}", reason.unwrap_or_default()));
-            told = now;
-        } else if now.blocks > told.blocks {
-            ui.note(format!("{} blocks, {} so far; {} devices now", now.blocks, now.bytes, now.devices));
+        let news = news(&told, &now);
+        if let Some(line) = &news {
+            ui.note(line);
+        }
+        if news.is_some() {
             told = now;
         }
-        if status.changed().await.is_err() {
-            return;
+        // Changes of the connection are told at once; blocks come by the thousand, and a line in five seconds tells
+        // enough of them.
+        let (online, reason) = (told.online, told.reason.clone());
+        let changed = status.wait_for(|now| now.online != online || now.reason != reason);
+        tokio::select! {
+            changed = changed => if changed.is_err() { return },
+            () = sleep(Duration::from_secs(5)) => {}
         }
-        // Blocks come by the thousand; one line in five seconds tells enough.
-        sleep(Duration::from_secs(if status.borrow().online { 5 } else { 0 })).await;
+    }
+}
+
+/// What to tell, when something is new.
+fn news(told: &ServerStatus, now: &ServerStatus) -> Option<String> {
+    match &now.reason {
+        _ if now.online && !told.online => Some("connected, serving".to_owned()),
+        Some(reason) if now.reason != told.reason => {
+            Some(format!("not connected: {} [{}]", chain(reason), reason.code()))
+        }
+        _ if now.blocks > told.blocks => {
+            Some(format!("{} blocks, {} so far; devices now: {}", now.blocks, now.bytes, now.devices))
+        }
+        _ => None,
     }
 }
 
 /// Servers that start together should not reconnect together.
 fn seed() -> u64 {
     getrandom::u64().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_link::Disconnect;
+
+    use super::*;
+
+    #[test]
+    fn changes_of_the_connection_and_blocks_are_told_once() {
+        let offline = ServerStatus { reason: Some(Disconnect::TakenOver), ..ServerStatus::default() };
+        let online = ServerStatus { online: true, ..ServerStatus::default() };
+        let busy = ServerStatus { blocks: 3, bytes: ByteCount(3_000), devices: 1, ..online.clone() };
+        let start = ServerStatus::default();
+        assert_eq!(news(&start, &start), None);
+        assert_eq!(news(&start, &online).as_deref(), Some("connected, serving"));
+        assert_eq!(news(&online, &busy).as_deref(), Some("3 blocks, 2.9 KiB so far; devices now: 1"));
+        assert_eq!(news(&busy, &busy), None);
+        assert!(news(&online, &offline).is_some_and(|line| line.ends_with("[link.taken_over]")));
+        assert_eq!(news(&offline, &offline), None);
+    }
 }

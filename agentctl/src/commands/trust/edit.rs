@@ -279,7 +279,11 @@ mod tests {
                 "1 of 2 for the root role of trust 2: root-1; 1 more of root-2, root-4 must sign".into(),
             ],
         };
-        insta::assert_snapshot!(report.lines().join("\n"), @"");
+        insta::assert_snapshot!(report.lines().join("\n"), @r#"
+trust 2   trust-2.json   not complete yet: no device takes it
+  signed  1 of 2 for the root role of trust 1: root-1; 1 more of root-2, root-3 must sign
+  signed  1 of 2 for the root role of trust 2: root-1; 1 more of root-2, root-4 must sign
+"#);
     }
 
     #[test]

@@ -132,7 +132,9 @@ mod tests {
     fn a_refusal_reads_like_this() {
         let report = played("trust__below_min_version");
         assert_eq!((report.outcome, report.code.as_deref()), ("min_version", Some("verify.min_version")));
-        insta::assert_snapshot!(report.notes().join("\n"), @"");
+        insta::assert_snapshot!(report.notes().join("\n"), @r#"
+step 4 of 4 (bundle): vision/defect is version 5, and trust allows none below 6
+"#);
     }
 
     #[test]

@@ -137,6 +137,17 @@ mod tests {
             signed_by: Vec::new(),
             signatures: "2 of 2 for the root role of trust 1: root-1, root-2".into(),
         };
-        insta::assert_snapshot!(report.text(&KeyNames::default(), UnixTime(1_800_000_000)), @"");
+        insta::assert_snapshot!(report.text(&KeyNames::default(), UnixTime(1_800_000_000)), @r#"
+trust 1 of fleet plant   made 2027-01-15 08:00:00Z   expires 2028-01-15 08:00:00Z (in 365 d)
+signed  2 of 2 for the root role of trust 1: root-1, root-2
+
+ROLE                       NEEDS   KEYS
+root                       2 of 3  7ab6b86c, c3f860ca, 8bf5a507
+fleet                      1 of 1  3336b222
+release vision/*, audio/*  1 of 1  e9d93378
+
+revoked  bundle 1e6ed65d77d6364eeaed5a745ba5c4985ae2b700dd85d7cf7f027bdf294a33fc
+revoked  vision/defect below version 7
+"#);
     }
 }

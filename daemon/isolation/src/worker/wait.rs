@@ -1,9 +1,17 @@
 //! Waiting for a worker, and never for longer than its deadline.
 
+use std::{
+    hint,
+    time::{Duration, Instant},
+};
+
 use rustix::io::Errno;
 
 use super::{Phase, Ticket, Worker, system};
 use crate::{WorkerError, channel, message::Reply, region::Word};
+
+/// Time to look out for an answer before going to sleep.
+const LOOK_OUT: Duration = Duration::from_micros(30);
 
 /// What may come while we wait.
 enum Arrival {
@@ -53,6 +61,9 @@ impl Worker {
         match ticket {
             Ticket::Reply { id, .. } => self.reply(id).await,
             Ticket::Answer { number } => {
+                if self.quick && self.answered_soon(number) {
+                    return Arrival::Done(None);
+                }
                 self.region.store(Word::DaemonSleeps, 1);
                 let arrival = self.answered(number).await;
                 self.region.store(Word::DaemonSleeps, 0);
@@ -81,6 +92,18 @@ impl Worker {
                 Err(error) => return Arrival::Failed(system("receive a reply", error)),
             }
         }
+    }
+
+    /// Looks out for an answer for a time that is shorter than going to sleep and waking up take.
+    fn answered_soon(&self, number: u64) -> bool {
+        let until = Instant::now() + LOOK_OUT;
+        while Instant::now() < until {
+            if self.region.load(Word::Answer) == number {
+                return true;
+            }
+            hint::spin_loop();
+        }
+        false
     }
 
     async fn answered(&self, number: u64) -> Arrival {

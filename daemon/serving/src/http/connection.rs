@@ -10,8 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    reply::TOO_SLOW,
-    route,
+    reply, route,
     watch::{Phase, Watch, Watched},
 };
 use crate::{Instance, serving::Serving};
@@ -38,7 +37,9 @@ where
         }
     });
     let mut builder = http1::Builder::new();
-    builder.pipeline_flush(true).max_buf_size(BUFFER).max_headers(MAX_HEADERS).half_close(false);
+    // No `pipeline_flush`: it holds back an answer while anything unread is there, and so the answer to a bad request
+    // for good.
+    builder.max_buf_size(BUFFER).max_headers(MAX_HEADERS).half_close(false);
     let mut connection = builder.serve_connection(Watched::new(stream, Arc::clone(&watch)), service);
     let mut stopping = false;
     let slow = loop {
@@ -56,7 +57,7 @@ where
     };
     let mut stream = connection.into_parts().io.into_inner();
     if slow {
-        let wrote = timeout(GOODBYE, stream.write_all(TOO_SLOW.as_bytes())).await;
+        let wrote = timeout(GOODBYE, stream.write_all(reply::too_slow().as_bytes())).await;
         drop(wrote);
     }
     let linger = slow || watch.lingers();

@@ -21,8 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection,
-    reply::NO_ROOM,
+    connection, reply,
     watch::{Phase, Watch},
 };
 use crate::{Instance, Limits, serving::Serving};
@@ -286,9 +285,10 @@ fn period(limits: &Limits) -> Duration {
 
 /// Tells a caller that there is no room, as far as the socket takes it without waiting.
 fn refuse(stream: &Stream) {
+    let answer = reply::no_room();
     let told = match stream {
-        Stream::Tcp(stream) => stream.try_write(NO_ROOM.as_bytes()),
-        Stream::Unix(stream) => stream.try_write(NO_ROOM.as_bytes()),
+        Stream::Tcp(stream) => stream.try_write(answer.as_bytes()),
+        Stream::Unix(stream) => stream.try_write(answer.as_bytes()),
     };
     if let Err(error) = told {
         debug!(event = "serving.no_room", error = error.to_string().as_str(); "Connection refused unheard");
