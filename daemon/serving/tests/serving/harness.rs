@@ -197,7 +197,8 @@ impl Server {
     pub async fn ask(&self, request: &[u8]) -> Answer {
         let mut client = self.client().await;
         client.send(request).await;
-        client.answer().await.expect("an answer")
+        let shown = String::from_utf8_lossy(&request[..request.len().min(100)]);
+        client.answer().await.unwrap_or_else(|| panic!("no answer to {shown}"))
     }
 
     pub async fn event(&mut self) -> ServingEvent {
