@@ -2,6 +2,9 @@
 //!
 //! The daemon makes it and seals its size, so that a worker cannot cut it short under a reader. Both ends may write
 //! any of it at any time, so the daemon only ever copies out of it and looks at the copy.
+//!
+//! Why not the safe way, reading and writing the memory file by system calls: there and back takes 1.5 us instead of
+//! 0.2 us for 4 KiB, and 320 us instead of 37 us for an image of 588 KiB (medians, x86-64, Linux 6).
 #![allow(unsafe_code, reason = "mapping memory that two processes share has no safe form")]
 
 use std::{
