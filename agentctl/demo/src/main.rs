@@ -24,6 +24,7 @@ mod programs;
 mod screen;
 
 use broker::Broker;
+use programs::Build;
 use scenario::Cast;
 use screen::{Screen, Tone};
 
@@ -34,6 +35,7 @@ Usage: cargo demo                        everything, in about a minute after the
        cargo demo --broker-only PORT     only an MQTT 5 broker on 127.0.0.1, for a first try of your own
 
 Options:
+  --built    the programs lie beside this one already
   --keep     keep the temporary folder with keys, bundles, state and logs
   --help     show this";
 
@@ -42,7 +44,7 @@ Try next:  agentctl bench your-model.onnx     agentctl --help     README: \"Your
 
 /// What was asked for.
 enum Wanted {
-    Demo { keep: bool },
+    Demo { keep: bool, build: Build },
     BrokerOnly { port: u16 },
     Help,
 }
@@ -50,8 +52,9 @@ enum Wanted {
 impl Wanted {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let wanted = match arguments.next().as_deref() {
-            None => Self::Demo { keep: false },
-            Some("--keep") => Self::Demo { keep: true },
+            None => Self::Demo { keep: false, build: Build::Yes },
+            Some("--keep") => Self::Demo { keep: true, build: Build::Yes },
+            Some("--built") => Self::Demo { keep: false, build: Build::No },
             Some("--help" | "-h") => Self::Help,
             Some("--broker-only") => {
                 let port = arguments.next().context("--broker-only needs a port")?;
@@ -89,7 +92,7 @@ fn run(wanted: Wanted, screen: &mut Screen) -> Result<()> {
                 Ok(())
             }
             Wanted::BrokerOnly { port } => broker_only(port, screen).await,
-            Wanted::Demo { keep } => demo(keep, screen).await,
+            Wanted::Demo { keep, build } => demo(keep, build, screen).await,
         }
     })
 }
@@ -102,12 +105,12 @@ async fn broker_only(port: u16, screen: &Screen) -> Result<()> {
     Ok(())
 }
 
-async fn demo(keep: bool, screen: &mut Screen) -> Result<()> {
+async fn demo(keep: bool, build: Build, screen: &mut Screen) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("agentd-demo-").tempdir().context("no temporary folder")?;
     let mut cast = Cast::new(folder.path())?;
     // Whichever comes first; what runs is ended below in either case.
     let played = tokio::select! {
-        played = scenario::play(&mut cast, screen) => played.with_context(|| screen.current()),
+        played = scenario::play(&mut cast, build, screen) => played.with_context(|| screen.current()),
         interrupt = interrupted() => interrupt.and_then(|()| bail!("interrupted")),
     };
     screen.clear();

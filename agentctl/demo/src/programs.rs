@@ -29,6 +29,13 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// How much of a log is shown when something fails.
 const LOG_TAIL_BYTES: u64 = 4 << 10;
 
+/// Whether the programs are built first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    Yes,
+    No,
+}
+
 /// Where the programs lie.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
@@ -37,12 +44,18 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds the daemon, its worker and the command line into the folder that this program lies in.
+    /// The programs in the folder that this program lies in.
     ///
-    /// cargo's own progress goes to standard error.
-    pub(crate) async fn build(secrets: &Path) -> Result<Self> {
+    /// `secrets`: where `agentctl` runs and keeps keys.
+    pub(crate) fn beside(secrets: &Path) -> Result<Self> {
         let this = env::current_exe().context("cannot find this program")?;
         let folder = this.parent().context("this program lies in no folder")?.to_owned();
+        Ok(Self { folder, secrets: secrets.to_owned() })
+    }
+
+    /// Builds the daemon, its worker and the command line. cargo's own progress goes to standard error.
+    pub(crate) async fn build(&self) -> Result<()> {
+        let folder = &self.folder;
         let target = folder.parent().context("cargo's target folder is not there")?;
         let mut cargo = Command::new(env!("CARGO"));
         cargo.arg("build").arg("--locked").arg("--manifest-path").arg(root().join("Cargo.toml"));
@@ -56,7 +69,7 @@ impl Programs {
         if !status.success() {
             bail!("the programs do not build: {status}");
         }
-        Ok(Self { folder, secrets: secrets.to_owned() })
+        Ok(())
     }
 
     /// Runs `agentctl` and returns what it wrote to standard output.

@@ -26,18 +26,21 @@ use crate::{
     digits::{self, Digit},
     engineer::Engineer,
     predict::Answer,
-    programs::{self, Child, Programs},
+    programs::{self, Build, Child, Programs},
     screen::{Screen, Tone},
 };
 
 const TITLE: &str = "agentd demo - everything below is real: broker, keys, bundles, daemon, model, data";
 
 /// Shows everything, step by step, and returns how long that took after the programs were built.
-pub(crate) async fn play(cast: &mut Cast, screen: &mut Screen) -> Result<Duration> {
+pub(crate) async fn play(cast: &mut Cast, build: Build, screen: &mut Screen) -> Result<Duration> {
     screen.line(screen.paint(Tone::Bold, TITLE));
     let began = Instant::now();
-    let programs = Programs::build(&cast.engineer_folder()).await?;
-    screen.line(format!("programs built in {}", human_duration(began.elapsed())));
+    let programs = Programs::beside(&cast.engineer_folder())?;
+    if build == Build::Yes {
+        programs.build().await?;
+        screen.line(format!("programs built in {}", human_duration(began.elapsed())));
+    }
     screen.line("");
 
     let began = Instant::now();

@@ -29,7 +29,7 @@ use crate::{
     outbox::DiskOutbox,
     reconcile, report,
     source::{Remote, RemoteParts, Source},
-    systemd,
+    systemd, upkeep,
 };
 
 /// Applications and administrators reach their socket through its group.
@@ -165,6 +165,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     tasks.spawn(api::run(Arc::clone(&house), control, stop.clone()));
     tasks.spawn(serve(Arc::clone(&house.serving), listeners, stop.clone()));
     tasks.spawn(reconcile::run(Arc::clone(&house), serving_events, stop.clone()));
+    tasks.spawn(upkeep::run(Arc::clone(&house), stop.clone()));
     tasks.spawn(systemd::watchdog(stop.clone()));
     if let Some((link, handle, incoming)) = link {
         tasks.spawn(link.run(stop.clone()));

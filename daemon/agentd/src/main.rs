@@ -26,6 +26,7 @@ mod report;
 mod source;
 mod status;
 mod systemd;
+mod upkeep;
 
 /// Takes signed model bundles, proves and measures them, and serves predictions on this machine.
 #[derive(Debug, Parser)]
