@@ -1,8 +1,8 @@
 //! How busy and how hot the machine is, now.
 //!
 //! In: `/proc/stat`, `/proc/meminfo` and the sensors that were found once. Out: a [`Load`] for each call. One sample
-//! reads two files and one for each sensor, some tens of microseconds, so one every few seconds costs an idle daemon
-//! nearly nothing.
+//! reads a handful of small files, 0.3 ms at opt-level 1 on a slow core, so one every five seconds takes less than
+//! 0.01 % of a core.
 
 use agentd_types::ByteCount;
 use serde::{Deserialize, Serialize};
