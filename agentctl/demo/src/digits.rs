@@ -42,9 +42,9 @@ fn read_tensor(path: &Path, datatype: Datatype, rest: &[usize]) -> Result<Tensor
 }
 
 /// Draws digits side by side, two rows of pixels in a line of text.
-pub(crate) fn draw(digits: &[Digit]) -> Vec<String> {
+pub(crate) fn draw<'a>(digits: impl Iterator<Item = &'a Digit> + Clone) -> Vec<String> {
     (0..SIDE / 2)
-        .map(|row| digits.iter().map(|digit| draw_row(&digit.pixels, row)).collect::<Vec<_>>().join("  "))
+        .map(|row| digits.clone().map(|digit| draw_row(&digit.pixels, row)).collect::<Vec<_>>().join("  "))
         .collect()
 }
 
@@ -69,7 +69,7 @@ mod tests {
         let digits = read(&folder).unwrap();
         assert_eq!(digits.len(), 360);
         assert!(digits.iter().all(|digit| digit.pixels.len() == SIDE * SIDE && digit.label < 10));
-        let rows = draw(&digits[..2]);
+        let rows = draw(digits[..2].iter());
         assert_eq!(rows.len(), SIDE / 2);
         assert!(rows.iter().all(|row| row.chars().count() == 2 * SIDE + 2));
     }

@@ -35,7 +35,7 @@ Usage: cargo demo                        everything, in about a minute after the
        cargo demo --broker-only PORT     only an MQTT 5 broker on 127.0.0.1, for a first try of your own
 
 Options:
-  --built    the programs lie beside this one already
+  --built    take the programs that lie beside this one, without building them
   --keep     keep the temporary folder with keys, bundles, state and logs
   --help     show this";
 
@@ -51,21 +51,21 @@ enum Wanted {
 
 impl Wanted {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let wanted = match arguments.next().as_deref() {
-            None => Self::Demo { keep: false, build: Build::Yes },
-            Some("--keep") => Self::Demo { keep: true, build: Build::Yes },
-            Some("--built") => Self::Demo { keep: false, build: Build::No },
-            Some("--help" | "-h") => Self::Help,
-            Some("--broker-only") => {
-                let port = arguments.next().context("--broker-only needs a port")?;
-                Self::BrokerOnly { port: port.parse().with_context(|| format!("`{port}` is not a port"))? }
+        let (mut keep, mut build) = (false, Build::Yes);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--keep" => keep = true,
+                "--built" => build = Build::No,
+                "--help" | "-h" => return Ok(Self::Help),
+                "--broker-only" => {
+                    let port = arguments.next().context("--broker-only needs a port")?;
+                    let port = port.parse().with_context(|| format!("`{port}` is not a port"))?;
+                    return Ok(Self::BrokerOnly { port });
+                }
+                other => bail!("`{other}` is not known; try --help"),
             }
-            Some(other) => bail!("`{other}` is not known; try --help"),
-        };
-        match arguments.next() {
-            None => Ok(wanted),
-            Some(more) => bail!("`{more}` is too much; try --help"),
         }
+        Ok(Self::Demo { keep, build })
     }
 }
 

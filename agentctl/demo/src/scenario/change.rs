@@ -71,15 +71,12 @@ pub(super) async fn upgrade(cast: &mut Cast, stage: &mut Stage, screen: &mut Scr
 /// Lets a server hand out a chunk that was tampered with.
 pub(super) async fn refuse(cast: &mut Cast, stage: &Stage, screen: &mut Screen) -> Result<()> {
     screen.step("refuse", "publishing demo/digits 3, then tampering with one of its blocks");
-    let (subject, code) = tamper::offer(cast, stage, screen).await?;
+    let (reason, code) = tamper::offer(cast, stage, screen).await?;
     let status = cast.device()?.status().await?;
-    let served =
-        status.models.iter().find(|model| model.name == stage.model).and_then(|model| model.serving.as_ref());
+    let model = status.models.iter().find(|model| model.name == stage.model);
+    let served = model.and_then(|model| model.serving.as_ref());
     ensure!(served.is_some_and(|served| served.version == 2), "version 2 still serves");
-    screen.done(format!(
-        "tampered bundle: {} in {subject}; version 2 still serves",
-        screen.paint(Tone::Good, code.as_str())
-    ));
+    screen.done(format!("{} [{code}]; version 2 still serves", screen.paint(Tone::Good, &reason)));
     Ok(())
 }
 

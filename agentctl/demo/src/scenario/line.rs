@@ -14,7 +14,7 @@ use crate::{
     screen::{Screen, Tone},
 };
 
-/// Digits that are drawn.
+/// Digits that are drawn: so many fit beside each other.
 const DRAWN: usize = 7;
 
 /// Asks the fleet for the bundle and watches it come and be proved.
@@ -108,16 +108,31 @@ pub(super) async fn serve(cast: &mut Cast, stage: &mut Stage, screen: &mut Scree
     device.until(|what| matches!(what, What::Serving { version: 1, .. }).then_some(())).await?;
     stage.old = ask_all(cast, stage, screen).await?;
     ensure!(stage.old.iter().all(|answer| answer.version == 1), "version 1 answers");
-    let drawn = stage.digits.get(..DRAWN).unwrap_or_default();
     screen.done(format!(
         "Open Inference Protocol over HTTP on a Unix socket; {}",
         score(&stage.digits, &stage.old)
     ));
-    for row in digits::draw(drawn) {
+    let drawn = worth_a_look(&stage.digits, &stage.old);
+    for row in digits::draw(drawn.iter().map(|(digit, _)| *digit)) {
         screen.detail(row);
     }
-    screen.detail(verdicts(drawn, &stage.old, screen));
+    screen.detail(verdicts(&drawn, screen));
     Ok(())
+}
+
+/// Every digit that was read wrong, as far as they fit, after different ones that were read right.
+fn worth_a_look<'a>(digits: &'a [Digit], answers: &'a [Answer]) -> Vec<(&'a Digit, &'a Answer)> {
+    let (right, mut wrong): (Vec<_>, Vec<_>) =
+        digits.iter().zip(answers).partition(|(digit, answer)| answer.digit() == Some(digit.label));
+    wrong.truncate(DRAWN / 2);
+    let mut drawn: Vec<(&Digit, &Answer)> = Vec::with_capacity(DRAWN);
+    for pair in right {
+        if drawn.len() + wrong.len() < DRAWN && drawn.iter().all(|(digit, _)| digit.label != pair.0.label) {
+            drawn.push(pair);
+        }
+    }
+    drawn.append(&mut wrong);
+    drawn
 }
 
 /// What the model that serves now says about every digit.
@@ -139,15 +154,15 @@ pub(super) fn score(digits: &[Digit], answers: &[Answer]) -> String {
 }
 
 /// What was said about each drawn digit, below it.
-fn verdicts(drawn: &[Digit], answers: &[Answer], screen: &Screen) -> String {
-    let cells = drawn.iter().zip(answers).map(|(digit, answer)| {
+fn verdicts(drawn: &[(&Digit, &Answer)], screen: &Screen) -> String {
+    let cells = drawn.iter().map(|(digit, answer)| {
         let said = answer.digit().map_or_else(|| "?".to_owned(), |digit| digit.to_string());
-        let right = answer.digit() == Some(digit.label);
-        let text = if right { format!("{said} right") } else { format!("{said}, is {}", digit.label) };
-        screen.paint(
-            if right { Tone::Good } else { Tone::Bad },
-            &format!("{text:<width$}", width = digits::SIDE),
-        )
+        let (tone, text) = if answer.digit() == Some(digit.label) {
+            (Tone::Good, format!("{said} right"))
+        } else {
+            (Tone::Bad, format!("{said}, is {}", digit.label))
+        };
+        screen.paint(tone, &format!("{text:<width$}", width = digits::SIDE))
     });
     cells.collect::<Vec<_>>().join("  ")
 }

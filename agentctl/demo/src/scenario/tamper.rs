@@ -1,6 +1,6 @@
 //! A release whose bytes are changed on their way: one block is not what its signed manifest says.
 //!
-//! In: a new release, properly signed. Out: what the device refused, and with which code.
+//! In: a new release, properly signed. Out: what the device says about it, and with which code.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Cast, Stage, digits_folder};
 use crate::screen::Screen;
 
-/// Publishes version 3, changes its new blocks at the server, asks the fleet to run it, and returns what the device
-/// refused and with which code.
+/// Publishes version 3, changes its new blocks at the server, asks the fleet to run it, and returns why the device
+/// refuses and with which code.
 pub(super) async fn offer(cast: &mut Cast, stage: &Stage, screen: &Screen) -> Result<(String, Code)> {
     let engineer = &stage.engineer;
     describe_third(&engineer.take(&digits_folder().join("v2"), "digits-3")?)?;
@@ -28,7 +28,7 @@ pub(super) async fn offer(cast: &mut Cast, stage: &Stage, screen: &Screen) -> Re
     screen.doing("asking the fleet to run it");
     engineer.deploy(&third).await?;
     let refused = cast.device()?.until(|what| match what {
-        What::Refused { subject, code, .. } => Some((subject.clone(), code.clone())),
+        What::Refused { code, message, .. } => Some((message.clone(), code.clone())),
         _ => None,
     });
     refused.await

@@ -64,7 +64,8 @@ pub(super) async fn measure(
         read.await.map_err(|_| LineError::Ending)??
     };
     let proposals = candidates(&machine, &manifest.requires, policy, &manifest.model.inputs);
-    let known = house.store.profiles(&digest, &hardware.fingerprint);
+    let mut known = house.store.profiles(&digest, &hardware.fingerprint);
+    known.retain(is_lasting);
     let request = MeasureRequest {
         proposals: &proposals,
         inputs: &manifest.model.inputs,
@@ -133,6 +134,17 @@ pub(super) async fn place(
     info!(event = "place.chosen", model = receipt.model.as_str(), version = receipt.version,
         engine = setting.to_string().as_str(), p50 = human_duration(p50).as_str(); "Model placed");
     Ok(Placement { setting, figures, instances, golden })
+}
+
+/// Whether measuring again would give the same: a machine that was too busy or too full once is not so for ever.
+fn is_lasting(profile: &Profile) -> bool {
+    match &profile.outcome {
+        Outcome::Failed { code, .. } => {
+            let passing = ["worker.deadline", "worker.start", "worker.system", "placement.timeout"];
+            !passing.contains(&code.as_str())
+        }
+        Outcome::Measured(_) | Outcome::WrongNumbers { .. } => true,
+    }
 }
 
 fn same_choice(last: &Receipt, new: &Receipt) -> bool {
