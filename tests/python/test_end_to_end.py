@@ -2,9 +2,8 @@
 
 import http.client
 import json
+import os
 import pathlib
-import random
-import signal
 import subprocess
 import sys
 import threading
@@ -15,12 +14,12 @@ import onnxruntime
 import pytest
 import tritonclient.http as triton
 
+from digits import answers_of, ask, heldout
 from stage import DIGITS, MODELS, Refused, Stage, until
 
 # Rounds that take long are few here; the figures in numbers.md were made with more.
-UPGRADES = int(__import__("os").environ.get("AGENTD_UPGRADES", 12))
-ROLL_BACKS = int(__import__("os").environ.get("AGENTD_ROLL_BACKS", 4))
-KILLS = int(__import__("os").environ.get("AGENTD_KILLS", 20))
+UPGRADES = int(os.environ.get("AGENTD_UPGRADES", 12))
+ROLL_BACKS = int(os.environ.get("AGENTD_ROLL_BACKS", 4))
 
 REAL = {
     "real/ppocr-cls": ("ppocr-cls.onnx", {"x": (1, 3, 48, 192)}),
@@ -35,25 +34,6 @@ def stage():
         stage.serve_blocks()
         stage.start_device()
         yield stage
-
-
-def heldout():
-    return np.load(DIGITS / "heldout/images.npy"), np.load(DIGITS / "heldout/labels.npy")
-
-
-def answers_of(version):
-    """What ONNX Runtime answers for the held-out images."""
-    session = onnxruntime.InferenceSession(DIGITS / f"v{version}/model.onnx")
-    return session.run(None, {"image": heldout()[0].astype(np.float32)})[0]
-
-
-def ask(connection, image):
-    body = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": image.ravel().tolist()}]}
-    connection.request("POST", "/v2/models/demo%2Fdigits/infer", json.dumps(body), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    text = answer.read()
-    assert answer.status == 200, (answer.status, text)
-    return np.array(json.loads(text)["outputs"][0]["data"], dtype=np.float32)
 
 
 def test_real_models_answer_like_onnxruntime_through_tritonclient(stage):
@@ -191,38 +171,6 @@ def test_a_model_that_lies_never_serves_and_its_neighbour_does_not_notice(stage)
     receipt = stage.ctl("placement", "show", "demo/digits", check=False)
     assert all(c["verdict"]["verdict"] == "disqualified" for c in receipt["candidates"])
     assert stage.model("demo/digits")["serving"]["version"] == 1
-
-
-def test_kill_9_at_any_moment_loses_nothing_and_ends_in_a_whole_version(stage):
-    rng = random.Random(11)
-    stage.deploy(stage.release(stage.digits(1)))
-    stage.wait_serving("demo/digits", 1)
-    right = {1: answers_of(1), 2: answers_of(2)}
-    images = heldout()[0].astype(np.float32)
-    last_seq, version, weights = 0, 1, 1
-    for kill in range(KILLS):
-        if kill % 2 == 0:
-            version, weights = version + 1, 3 - weights
-            stage.deploy(stage.release(stage.digits(weights, as_version=100 + version)))
-        time.sleep(rng.random() * 1.5)
-        before = stage.answers()
-        stage.end("agentd", signal.SIGKILL)
-        stage.start_device()
-        after = stage.get("/v1/status")
-        assert before is None or after["journal_entries"] >= before["journal_entries"]
-        events = stage.events()
-        assert [event["seq"] for event in events] == list(range(events[0]["seq"], events[-1]["seq"] + 1))
-        assert events[-1]["seq"] >= last_seq
-        last_seq = events[-1]["seq"]
-        serving = until("any version", 60, lambda: stage.model("demo/digits")["serving"])
-        connection = http.client.HTTPConnection("127.0.0.1", stage.infer_port, timeout=30)
-        got = ask(connection, images[0])
-        assert any(np.allclose(got, answers[0], atol=1e-3) for answers in right.values()), serving
-    stage.wait_serving("demo/digits", 100 + version)
-    assert stage.ctl("audit", "verify")["damage"] == []
-    fetched = [event for event in stage.events() if event["event"] == "fetched"]
-    assert len(fetched) >= 1
-    print(f"{KILLS} kills, {last_seq} entries, versions up to {100 + version}")
 
 
 def test_a_second_daemon_on_one_state_folder_says_so_and_ends(stage):
