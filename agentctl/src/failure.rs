@@ -5,6 +5,10 @@ use std::{error::Error, process::ExitCode};
 use agentd_client::ClientError;
 use agentd_types::{Code, Coded, chain};
 
+/// For whoever may not connect to a socket of the daemon; `agentctl doctor` says who may.
+const JOIN: &str =
+    "sudo adduser $USER agentd-admin (for predictions: agentd), then log in again; or use sudo";
+
 /// How a command ends; printed in the manual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -52,8 +56,10 @@ impl Failure {
     pub(crate) fn of_client(what: &str, error: &ClientError) -> Self {
         let failure = Self::new(what).coded(error);
         match error {
-            ClientError::Unreachable { .. } => {
-                failure.hint("systemctl status agentd").exit_with(Exit::Unreachable)
+            ClientError::Unreachable { source, .. } => {
+                let may_not = source.kind() == std::io::ErrorKind::PermissionDenied;
+                let hint = if may_not { JOIN } else { "systemctl status agentd" };
+                failure.hint(hint).exit_with(Exit::Unreachable)
             }
             ClientError::TimedOut(_) => failure.exit_with(Exit::TimedOut),
             ClientError::Garbled(_) => failure.exit_with(Exit::Defect),

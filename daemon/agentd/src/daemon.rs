@@ -8,7 +8,7 @@ use agentd_link::{
     BrokerAddress, Credentials, Link, LinkConfig, LinkHandle, Outbox, OutboxError, OutboxLimits,
     RumqttTransport, TlsError, TlsSettings, Transport, client_config,
 };
-use agentd_serving::{Limits, ListenError, Listener, Serving, bind_unix, serve};
+use agentd_serving::{Limits, ListenError, Listener, Serving, serve};
 use agentd_store::{OpenError, RealStorage, RecordError, Store, StoreOptions};
 use agentd_types::{Clock, Code, Coded};
 use agentd_wire::What;
@@ -28,12 +28,10 @@ use crate::{
     identity::{self, IdentityError},
     outbox::DiskOutbox,
     reconcile, report,
+    sockets::{self, For},
     source::{Remote, RemoteParts, Source},
     systemd, upkeep,
 };
-
-/// Applications and administrators reach their socket through its group.
-const SOCKET_MODE: u32 = 0o660;
 
 /// Serving tells the reconciler through this many places; beyond, news is dropped and counted.
 const SERVING_EVENTS: usize = 256;
@@ -146,12 +144,14 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         ..Limits::default()
     };
     let serving = Serving::new(limits, Arc::clone(&clock), events);
-    let run_folder = config.device.run.clone();
-    let house = House::new(Parts { config, clock, store, authority, serving, program, source, boot });
-    std::fs::create_dir_all(&run_folder)
-        .map_err(|source| RunError::RunFolder { path: run_folder.clone(), source })?;
-    let control = bind_unix(&run_folder.join("control.sock"), SOCKET_MODE)?;
-    let mut listeners = vec![Listener::unix(&run_folder.join("infer.sock"), SOCKET_MODE)?];
+    let run = config.device.run.clone();
+    std::fs::create_dir_all(&run).map_err(|source| RunError::RunFolder { path: run.clone(), source })?;
+    let (control, administrators) = sockets::bind(&run, "control.sock", For::administrators(&config))?;
+    let (infer, applications) = sockets::bind(&run, "infer.sock", For::applications(&config))?;
+    let mut listeners = vec![Listener::bound(infer, &run.join("infer.sock"))];
+    let sockets = vec![administrators, applications];
+    let house =
+        House::new(Parts { config, clock, store, authority, serving, program, source, sockets, boot });
     for address in &house.config.serving.listen {
         listeners.push(Listener::tcp(*address).await?);
     }

@@ -42,6 +42,7 @@ pub(crate) async fn check(house: &Arc<House>) -> DoctorReport {
         limited("clock", ready(clock(house))).await,
         limited("trust", ready(trust(house))).await,
         limited("broker.reach", broker(house)).await,
+        limited("sockets", ready(sockets(house))).await,
         limited("worker.start", worker(house)).await,
         limited("models", ready(models(house))).await,
     ];
@@ -154,6 +155,25 @@ async fn broker(house: &Arc<House>) -> Finding {
             Finding::of(CheckState::Warn, message, why, "agentctl config show broker.address")
         }
     }
+}
+
+fn sockets(house: &Arc<House>) -> Finding {
+    let who: Vec<String> =
+        house.sockets.iter().map(|access| format!("{}: {}", access.socket, access.who)).collect();
+    let problems: Vec<String> = house
+        .sockets
+        .iter()
+        .filter_map(|access| Some(format!("{}: {}", access.socket, access.problem.as_ref()?)))
+        .collect();
+    if problems.is_empty() {
+        return Finding::ok(who.join("; "));
+    }
+    Finding::of(
+        CheckState::Warn,
+        who.join("; "),
+        problems.join("; "),
+        "run `agentd --prepare` as root before the daemon, as the unit of the package does",
+    )
 }
 
 async fn worker(house: &Arc<House>) -> Finding {

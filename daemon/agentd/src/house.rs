@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{authority::Authority, failures::Failures, source::Source};
+use crate::{authority::Authority, failures::Failures, sockets::Access, source::Source};
 
 /// Engines that the worker of this version has. Their versions are pinned with the program's.
 pub(crate) const ENGINES: [EngineKind; 1] = [EngineKind::Cpu];
@@ -38,6 +38,8 @@ pub(crate) struct House {
     pub(crate) serving: Arc<Serving<Worker>>,
     pub(crate) program: Program,
     pub(crate) source: Source,
+    /// Who may connect to which socket.
+    pub(crate) sockets: Vec<Access>,
     pub(crate) failures: Mutex<Failures>,
     /// Names this run of the daemon.
     pub(crate) boot: String,
@@ -68,12 +70,13 @@ pub(crate) struct Parts {
     pub(crate) serving: Arc<Serving<Worker>>,
     pub(crate) program: Program,
     pub(crate) source: Source,
+    pub(crate) sockets: Vec<Access>,
     pub(crate) boot: String,
 }
 
 impl House {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, clock, store, authority, serving, program, source, boot } = parts;
+        let Parts { config, clock, store, authority, serving, program, source, sockets, boot } = parts;
         let (head, started_at) = (watch::Sender::new(store.journal().head().seq), clock.now());
         Arc::new(Self {
             config,
@@ -83,6 +86,7 @@ impl House {
             serving,
             program,
             source,
+            sockets,
             failures: Mutex::default(),
             boot,
             started: Instant::now(),

@@ -23,6 +23,7 @@ mod operate;
 mod outbox;
 mod reconcile;
 mod report;
+mod sockets;
 mod source;
 mod status;
 mod systemd;
@@ -41,6 +42,9 @@ struct Args {
     /// Checks the configuration and ends.
     #[arg(long)]
     check: bool,
+    /// Makes the folders from which the sockets get their groups, and ends; run as root before the daemon.
+    #[arg(long)]
+    prepare: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +55,12 @@ fn main() -> ExitCode {
     };
     if args.check {
         return ExitCode::SUCCESS;
+    }
+    if args.prepare {
+        return match sockets::prepare(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail("the sockets cannot be prepared", "listen.prepare", &error.to_string()),
+        };
     }
     logging::install(config.log.level);
     let runtime = tokio::runtime::Builder::new_multi_thread()

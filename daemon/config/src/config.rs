@@ -34,6 +34,7 @@ pub struct Device {
     pub trust: PathBuf,
     pub state: PathBuf,
     pub run: PathBuf,
+    pub admin_group: Option<String>,
     pub worker: Option<PathBuf>,
     pub profiles: PathBuf,
 }
@@ -74,6 +75,7 @@ pub struct Tls {
 #[expect(missing_docs, reason = "each is a key, explained in KEYS")]
 pub struct Serving {
     pub listen: Vec<SocketAddr>,
+    pub group: Option<String>,
     pub max_body: ByteCount,
     pub max_bodies: ByteCount,
     pub connections: usize,
@@ -189,6 +191,7 @@ impl Check<'_> {
             trust: self.path("device.trust")?,
             state: self.path("device.state")?,
             run: self.path("device.run")?,
+            admin_group: self.text("device.admin_group"),
             worker: self.path("device.worker"),
             profiles: self.path("device.profiles")?,
         })
@@ -260,6 +263,7 @@ impl Check<'_> {
         }
         Serving {
             listen,
+            group: self.text("serving.group"),
             max_body: self.size("serving.max_body").unwrap_or_default(),
             max_bodies: self.size("serving.max_bodies").unwrap_or_default(),
             connections: self.settings.get("serving.connections").and_then(|n| n.parse().ok()).unwrap_or(1),

@@ -16,6 +16,8 @@ pub enum Shape {
     Number,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// The name or number of a group.
+    Group,
     /// A list of texts.
     List,
 }
@@ -30,6 +32,7 @@ impl Shape {
             Self::Duration => "a duration in quotes, such as \"30s\"",
             Self::Number => "a whole number",
             Self::Word(_) => "one of the known words, in quotes",
+            Self::Group => "the name or number of a group, in quotes",
             Self::List => "a list of texts, such as [\"127.0.0.1:8000\"]",
         }
     }
@@ -64,6 +67,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("device.state", Shape::Path, "/var/lib/agentd", "Where models, journal and trust state are kept."),
     key("device.run", Shape::Path, "/run/agentd", "Where the two sockets are."),
+    key(
+        "device.admin_group",
+        Shape::Group,
+        "agentd-admin",
+        "Group that may administrate (control.sock); only the daemon's user when there is none.",
+    ),
     key("device.worker", Shape::Path, "", "The worker program; found beside the daemon when unset."),
     key(
         "device.profiles",
@@ -81,6 +90,12 @@ pub const KEYS: &[Key] = &[
     key("broker.keep_alive", Shape::Duration, "30s", "How often a silent link is tried."),
     key("broker.daily_bytes", Shape::Size, "", "Most bytes fetched in a day; no limit when unset."),
     key("serving.listen", Shape::List, "", "TCP addresses that answer predictions; none when unset."),
+    key(
+        "serving.group",
+        Shape::Group,
+        "",
+        "Group that may ask for predictions (infer.sock); the daemon's own when unset.",
+    ),
     key("serving.max_body", Shape::Size, "64MiB", "The largest request."),
     key("serving.max_bodies", Shape::Size, "256MiB", "All requests together."),
     key("serving.connections", Shape::Number, "1024", "Open connections for each listener."),

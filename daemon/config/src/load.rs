@@ -239,10 +239,18 @@ fn check(key: &Key, value: &str) -> Result<(), String> {
         Shape::Size => value.parse::<agentd_types::ByteCount>().err().map(|error| error.to_string()),
         Shape::Duration => parse_duration(value).err().map(|error| error.to_string()),
         Shape::Number => value.parse::<u32>().err().map(|_| format!("\"{value}\" is not a whole number")),
+        Shape::Group if is_group(value) => None,
+        Shape::Group => Some(format!("\"{value}\" is not the name or number of a group")),
         Shape::Word(words) if words.contains(&value) => None,
         Shape::Word(words) => Some(format!("\"{value}\" is none of {}", words.join(", "))),
     };
     problem.map_or(Ok(()), |problem| Err(format!("`{name}`: {problem}")))
+}
+
+/// As Debian's `adduser` allows them, which also makes them safe as a part of a file name.
+fn is_group(value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    value.len() <= 32 && value.chars().all(plain) && !value.starts_with('-')
 }
 
 fn unknown(name: &str) -> String {
@@ -291,7 +299,7 @@ mod tests {
     #[test]
     fn every_problem_is_told_with_its_line_and_what_to_write() {
         let text = "[device]\nfleat = \"a\"\nstate = \"var\"\n\n[store]\nquota = \"64 MB\"\n[log]\nlevel = \"loud\"\n\
-            [serving]\nconnections = true\nlisten = [1]\n[nonsense]\nx = 1\n";
+            [serving]\nconnections = true\nlisten = [1]\ngroup = \"../a\"\n[nonsense]\nx = 1\n";
         let got = problems(text).join("\n");
         for want in [
             "2: there is no key `device.fleat`; did you mean `device.fleet`?",
@@ -300,7 +308,8 @@ mod tests {
             "8: `log.level`: \"loud\" is none of error, warn, info, debug, trace",
             "10: `serving.connections` is a whole number",
             "11: `serving.listen` is a list of texts",
-            "13: there is no key `nonsense.x`",
+            "12: `serving.group`: \"../a\" is not the name or number of a group",
+            "14: there is no key `nonsense.x`",
         ] {
             assert!(got.contains(want), "{want} in\n{got}");
         }

@@ -9,5 +9,5 @@ mod route;
 mod traffic;
 mod watch;
 
-pub use listener::{ListenError, Listener, bind_unix, serve};
+pub use listener::{ListenError, Listener, bind_unix, bind_unix_beside, serve};
 pub(crate) use traffic::Traffic;

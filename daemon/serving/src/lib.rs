@@ -20,7 +20,7 @@ mod status;
 mod worker;
 
 pub use event::{ServingEvent, Subject};
-pub use http::{ListenError, Listener, bind_unix, serve};
+pub use http::{ListenError, Listener, bind_unix, bind_unix_beside, serve};
 pub use instance::{Instance, InstanceError, Respawn, Respawning};
 pub use latency::Latency;
 pub use oip::RequestError;

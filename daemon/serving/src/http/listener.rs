@@ -79,6 +79,21 @@ impl Coded for ListenError {
 /// # Errors
 /// When somebody else listens there, something else is in the way, or the kernel refuses.
 pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    bind_unix_beside(folder, path, |socket| fs::set_permissions(socket, fs::Permissions::from_mode(mode)))
+}
+
+/// Binds a Unix socket in `folder`, lets `finish` give it its owner and permissions, and moves it to `path`, which is on
+/// the same file system: nobody can connect before it is finished. A socket that nobody answers on any more is
+/// replaced.
+///
+/// # Errors
+/// When somebody else listens there, something else is in the way, or the kernel refuses.
+pub fn bind_unix_beside(
+    folder: &Path,
+    path: &Path,
+    finish: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<UnixListener, ListenError> {
     let refused = |source| ListenError::Refused { address: path.display().to_string(), source };
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -88,14 +103,11 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
             return Err(ListenError::InUse { path: path.to_owned() });
         }
     }
-    // Bound beside its place and renamed into it, so that it never stands there with other permissions.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
-    let beside = path.with_file_name(name);
+    let beside = folder.join(name);
     let listener = UnixListener::bind(&beside).map_err(refused)?;
-    let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(mode))
-        .and_then(|()| fs::rename(&beside, path));
-    if let Err(source) = placed {
+    if let Err(source) = finish(&beside).and_then(|()| fs::rename(&beside, path)) {
         drop(fs::remove_file(&beside));
         return Err(refused(source));
     }
@@ -109,7 +121,12 @@ impl Listener {
     /// # Errors
     /// When somebody else listens there, something else is in the way, or the kernel refuses.
     pub fn unix(path: &Path, mode: u32) -> Result<Self, ListenError> {
-        Ok(Self { socket: Socket::Unix(bind_unix(path, mode)?, path.to_owned()) })
+        Ok(Self::bound(bind_unix(path, mode)?, path))
+    }
+
+    /// Answers on a Unix socket that was bound to `path`, and removes it when it ends.
+    pub fn bound(listener: UnixListener, path: &Path) -> Self {
+        Self { socket: Socket::Unix(listener, path.to_owned()) }
     }
 
     /// Listens on TCP; port 0 takes a free one.
