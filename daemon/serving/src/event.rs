@@ -20,6 +20,18 @@ pub enum ServingEvent {
         /// instance. Counting strikes by attempt 1 charges a poisonous request once.
         attempt: u32,
     },
+    /// The engine failed on a request, for example by a panic, and the instance goes on. Told once a minute at most
+    /// for each version, since a caller can bring it about.
+    EngineFailed {
+        /// Which model version.
+        of: Subject,
+        /// The engine's code.
+        code: Code,
+        /// The same for people.
+        message: String,
+        /// Failures since the last one told, which were not.
+        untold: u64,
+    },
     /// Finite inputs gave an output that is not finite.
     NotFinite {
         /// Which model version.

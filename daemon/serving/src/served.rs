@@ -10,7 +10,7 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -180,6 +180,14 @@ pub(crate) struct Served<I> {
     finite: Finite,
     respawn: Arc<dyn Respawn<I>>,
     keeper: Keeper,
+    engine_failures: Mutex<Untold>,
+}
+
+/// Failures of the engine that the reconciler does not hear of, since it just heard of one.
+#[derive(Debug, Default)]
+struct Untold {
+    told: Option<Instant>,
+    count: u64,
 }
 
 impl<I> fmt::Debug for Served<I> {
@@ -209,6 +217,7 @@ impl<I: Instance> Served<I> {
             finite: version.finite,
             respawn: version.respawn,
             keeper,
+            engine_failures: Mutex::default(),
         }
     }
 
@@ -240,10 +249,28 @@ impl<I: Instance> Served<I> {
                     inputs = done.inputs;
                 }
                 Err(source) => {
+                    if let InstanceError::Failed { code, message } = &source {
+                        self.engine_failed(code, message);
+                    }
                     return Err(InferError::Instance { model: self.subject.model.clone(), source });
                 }
             }
         }
+    }
+
+    fn engine_failed(&self, code: &Code, message: &str) {
+        let mut untold = self.engine_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if untold.told.is_some_and(|told| told.elapsed() < TELL_AGAIN) {
+            untold.count += 1;
+            return;
+        }
+        untold.told = Some(Instant::now());
+        self.keeper.events.tell(ServingEvent::EngineFailed {
+            of: self.subject.clone(),
+            code: code.clone(),
+            message: message.to_owned(),
+            untold: mem::take(&mut untold.count),
+        });
     }
 
     async fn seat(&self, wait: Duration, patience: Duration) -> Result<Seat<I>, InferError> {
@@ -326,6 +353,8 @@ impl<I: Instance> Served<I> {
     }
 }
 
+/// The reconciler hears this often at most of an engine that fails on requests.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 

@@ -18,6 +18,9 @@ pub(crate) async fn take(house: &Arc<House>, event: ServingEvent) {
         // The retry of a request that killed one instance already is the same strike.
         ServingEvent::InstanceDied { attempt: 2.., .. } | ServingEvent::Respawned { .. } => {}
         ServingEvent::InstanceDied { of, code, message, .. } => strike(house, of, code, message).await,
+        ServingEvent::EngineFailed { of, code, message, untold } => {
+            note(house, of, code, message, untold).await;
+        }
         ServingEvent::NotFinite { of, output } => {
             let message = format!("finite inputs made `{output}` not finite");
             strike(house, of, Code::new("model.not_finite"), message).await;
@@ -31,6 +34,20 @@ pub(crate) async fn take(house: &Arc<House>, event: ServingEvent) {
                 error = message.as_str(), alive; "A worker could not be replaced");
         }
     }
+}
+
+/// Journals what is no strike: a caller may bring it about with inputs that the engine cannot take, so it must not cost
+/// the others their model.
+async fn note(house: &Arc<House>, of: Subject, code: Code, message: String, untold: u64) {
+    let Subject { model, version, .. } = of;
+    let strikes = house.store.with_facts(|facts| {
+        facts.strikes.get(&model).and_then(|versions| versions.get(&version)).copied().unwrap_or(0)
+    });
+    let message = match untold {
+        0 => message,
+        n => format!("{message}; {n} requests before it failed as well"),
+    };
+    record(house, What::WorkerFailed { model, version, code, message, strikes }).await;
 }
 
 async fn strike(house: &Arc<House>, of: Subject, code: Code, message: String) {

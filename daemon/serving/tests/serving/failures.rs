@@ -65,12 +65,23 @@ async fn a_request_that_hangs_is_given_up_once_and_not_tried_again() {
 }
 
 #[tokio::test]
-async fn an_engines_refusal_costs_no_instance() {
-    let server = Server::with_models();
-    assert_eq!(code(&server.ask(&add_request(&[FAILS; 4])).await), (500, "engine.run"));
+async fn an_engines_failure_costs_no_instance_and_is_told_but_not_each_time() {
+    let mut server = Server::with_models();
+    for _ in 0..3 {
+        assert_eq!(code(&server.ask(&add_request(&[FAILS; 4])).await), (500, "engine.run"));
+    }
     assert_eq!(code(&server.ask(&add_request(&[REFUSES; 4])).await), (400, "engine.run"));
     let status = server.serving.status(&name("add")).unwrap().active;
-    assert_eq!((status.instances, status.deaths, status.failure), (2, 0, 2));
+    assert_eq!((status.instances, status.deaths, status.failure), (2, 0, 4));
+    // What the caller did wrong is not told, nor a second failure so soon after the first.
+    assert_eq!(code(&server.ask(&add_request(&[GIVES_NAN; 4])).await), (500, "model.not_finite"));
+    match server.event().await {
+        ServingEvent::EngineFailed { of, code, untold: 0, .. } => {
+            assert_eq!((of.model, of.version, code.as_str()), (name("add"), 1, "engine.run"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(server.event().await, ServingEvent::NotFinite { .. }));
 }
 
 #[tokio::test]
