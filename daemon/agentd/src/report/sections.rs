@@ -14,6 +14,14 @@ use crate::{
     status,
 };
 
+/// Models that only lie on the disk are told up to this many, so that the list keeps within what a message may have
+/// however many models a device has seen.
+const MAX_IDLE: usize = 64;
+/// Conditions are told up to this many.
+const MAX_CONDITIONS: usize = 256;
+/// Letters of a failure's message.
+const MAX_MESSAGE: usize = 512;
+
 /// What the box is; asked once, since the probe of adapters costs a process.
 pub(super) async fn hardware(house: &Arc<House>) -> Report {
     let hardware = house.hardware().await;
@@ -39,8 +47,9 @@ pub(super) async fn hardware(house: &Arc<House>) -> Report {
 /// Everything that may change while the daemon runs.
 pub(super) fn changing(house: &House) -> Vec<Report> {
     let at = house.clock.now();
-    let models: Vec<ModelStatus> = status::device(house).models.into_iter().map(steady).collect();
-    let conditions = models.iter().filter_map(|model| failed(model, at)).chain(trust(house, at)).collect();
+    let models = told(status::device(house).models).into_iter().map(steady).collect::<Vec<_>>();
+    let failed = models.iter().filter_map(|model| failed(model, at));
+    let conditions = trust(house, at).into_iter().chain(failed).take(MAX_CONDITIONS).collect();
     let report = |facts, conditions| Report { at, facts, conditions };
     vec![
         report(Facts::Models(ModelsFacts { models }), Vec::new()),
@@ -50,14 +59,33 @@ pub(super) fn changing(house: &House) -> Vec<Report> {
     ]
 }
 
+/// The models that are asked for or answer, and some of the others.
+fn told(mut models: Vec<ModelStatus>) -> Vec<ModelStatus> {
+    let mut idle = 0;
+    models.retain(|model| {
+        let is_idle = model.desired_version.is_none() && model.serving.is_none();
+        idle += usize::from(is_idle);
+        !is_idle || idle <= MAX_IDLE
+    });
+    models
+}
+
 /// The status without what changes with every request; telemetry tells that.
 fn steady(mut model: ModelStatus) -> ModelStatus {
     if let Some(serving) = &mut model.serving {
         (serving.p50_us, serving.p99_us, serving.per_second) = (None, None, 0.0);
         (serving.requests, serving.failures) = (0, 0);
     }
-    if let ModelState::Fetching { have, .. } = &mut model.state {
-        *have = coarse(*have);
+    match &mut model.state {
+        ModelState::Fetching { have, .. } => *have = coarse(*have),
+        ModelState::Failed { message, .. } => *message = message.chars().take(MAX_MESSAGE).collect(),
+        ModelState::Wanted
+        | ModelState::Stored
+        | ModelState::Measuring { .. }
+        | ModelState::Switching
+        | ModelState::Serving
+        | ModelState::HeldBack
+        | ModelState::Retired => {}
     }
     model
 }
@@ -77,7 +105,7 @@ fn failed(model: &ModelStatus, at: UnixTime) -> Option<Condition> {
         r#type: Code::new("model.converged"),
         status: ConditionStatus::False,
         reason: code.clone(),
-        message: message.chars().take(512).collect(),
+        message: message.clone(),
         since: at,
         evidence,
     })
@@ -122,5 +150,38 @@ fn agent(house: &House) -> AgentFacts {
         boot: house.boot.clone(),
         started: house.started_at,
         observed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(number: u64, desired_version: Option<u64>) -> ModelStatus {
+        ModelStatus {
+            name: format!("model-{number:04}").parse().unwrap(),
+            state: ModelState::Retired,
+            desired_version,
+            serving: None,
+            held: Vec::new(),
+            pinned: false,
+        }
+    }
+
+    #[test]
+    fn a_device_that_has_seen_thousands_of_models_tells_of_those_that_count() {
+        let models: Vec<_> =
+            (0..5_000).map(|number| model(number, (number % 1_000 == 999).then_some(1))).collect();
+        let told = told(models);
+        assert_eq!(told.iter().filter(|model| model.desired_version.is_some()).count(), 5);
+        assert_eq!(told.len(), 5 + MAX_IDLE);
+        assert!(told.is_sorted_by(|left, right| left.name < right.name));
+    }
+
+    #[test]
+    fn a_failure_is_told_shortly() {
+        let state = ModelState::Failed { code: Code::new("placement.none"), message: "x".repeat(10_000) };
+        let told = steady(ModelStatus { state, ..model(1, Some(1)) });
+        assert!(matches!(told.state, ModelState::Failed { message, .. } if message.len() == MAX_MESSAGE));
     }
 }
