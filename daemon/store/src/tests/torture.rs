@@ -2,9 +2,11 @@
 
 use std::{io::ErrorKind, path::Path, sync::Arc};
 
+use agentd_types::Digest;
+
 use super::history::{HISTORY, Model, open};
 use crate::{
-    IndexKind, Store,
+    Head, IndexKind, Loaded, Store,
     storage::simulated::{Counts, Fault, Operation, SimulatedStorage},
 };
 
@@ -113,4 +115,48 @@ fn a_full_disk_at_every_write_loses_nothing_acknowledged() {
         }
     }
     println!("points checked: {points} (full at each of {} writes)", counts.writes);
+}
+
+/// What somebody who opened the store has seen, and may have acted on.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    head: Head,
+    trust: Loaded,
+    waiting: Vec<u64>,
+    installed: Vec<Digest>,
+}
+
+impl Seen {
+    fn of(store: &Store) -> Self {
+        Self {
+            head: store.journal().head(),
+            trust: store.load_trust(),
+            waiting: store.outbox().pending(0, 1_000).unwrap().into_iter().map(|item| item.id).collect(),
+            installed: store.installed().iter().map(|bundle| bundle.digest()).collect(),
+        }
+    }
+}
+
+#[test]
+fn what_was_seen_after_a_kill_survives_a_power_cut() {
+    let total = counts().all;
+    let seeds = 6;
+    for at in 1..=total {
+        for seed in 0..seeds {
+            // Killed, and not without power: what was written is there, though nobody has synced it.
+            let storage = SimulatedStorage::new(at * 1_000 + seed, Fault::PowerCut { at });
+            run(&storage, Stop::AtRefusal);
+            let point = format!("killed at {at}, seed {seed}");
+            let killed = storage.kill();
+            let seen = Seen::of(&reopen(&killed, &point).0);
+            let point = format!("{point}, opened, power cut");
+            let (store, report) = reopen(&killed.cut_power(), &point);
+            assert_eq!((report.journal.damage, report.damaged), (vec![], vec![]), "{point}");
+            assert_eq!(Seen::of(&store), seen, "{point}");
+        }
+    }
+    println!(
+        "points checked: {} (kill at each of {total} operations, then a power cut, {seeds} seeds)",
+        total * seeds
+    );
 }
