@@ -7,6 +7,9 @@ use agentd_types::{ByteCount, UnixTime};
 
 const DAY: u64 = 86_400;
 
+/// Most bytes that are kept as spent before they are.
+const MOST_AHEAD: u64 = 8 << 20;
+
 /// What was spent of a budget on which day; kept by the caller over restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BudgetSpent {
@@ -54,6 +57,20 @@ impl DayBudget {
         self.spent
     }
 
+    /// What to keep while a transfer runs: a share of the limit more than is spent, so that a crash gives nothing back.
+    pub fn ahead(&self) -> BudgetSpent {
+        let limit = self.limit.map_or(u64::MAX, |limit| limit.0);
+        let bytes = self.spent.bytes.0.saturating_add(share(limit)).min(limit);
+        BudgetSpent { bytes: ByteCount(bytes), ..self.spent }
+    }
+
+    /// Whether so much was spent since `kept` was kept that it must be kept anew.
+    pub fn outgrew(&self, kept: BudgetSpent) -> bool {
+        let Some(limit) = self.limit else { return false };
+        let room = kept.bytes.0.saturating_sub(self.spent.bytes.0);
+        kept.day != self.spent.day || (room < share(limit.0) / 2 && kept.bytes < limit)
+    }
+
     fn turn(&mut self, now: UnixTime) {
         let day = now.0 / DAY;
         if day > self.spent.day {
@@ -62,9 +79,32 @@ impl DayBudget {
     }
 }
 
+/// An eighth: what a crash may cost of the day.
+fn share(limit: u64) -> u64 {
+    (limit / 8).min(MOST_AHEAD)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_is_never_less_than_what_is_spent() {
+        let now = UnixTime(3 * DAY);
+        let mut budget = DayBudget::new(ByteCount(800), BudgetSpent::default());
+        let mut kept = BudgetSpent::default();
+        for _ in 0..40 {
+            budget.left(now);
+            if budget.outgrew(kept) {
+                kept = budget.ahead();
+            }
+            assert!(budget.take(20, now));
+            assert!(kept.day == 3 && kept.bytes >= budget.spent().bytes, "{kept:?} {budget:?}");
+            assert!(kept.bytes.0 <= budget.spent().bytes.0 + 100, "a crash costs an eighth at most");
+        }
+        assert!(!budget.take(1, now));
+        assert!(!DayBudget::unlimited().outgrew(BudgetSpent::default()));
+    }
 
     #[test]
     fn nothing_exceeds_the_day_and_a_clock_that_goes_back_opens_no_new_one() {

@@ -25,6 +25,7 @@ pub(crate) struct Remote {
     transfer: AsyncMutex<Transfer>,
     budget: Arc<Mutex<DayBudget>>,
     store: Arc<Store>,
+    clock: Arc<dyn Clock>,
     status: watch::Receiver<LinkStatus>,
 }
 
@@ -46,8 +47,8 @@ impl Remote {
         let budget = daily.map_or_else(DayBudget::unlimited, |limit| DayBudget::new(limit, spent(&store)));
         let budget = Arc::new(Mutex::new(budget));
         let config = TransferConfig::new(fleet, device);
-        let transfer = Transfer::new(config, transport, Arc::clone(&budget), clock, seed);
-        Self { transfer: AsyncMutex::new(transfer), budget, store, status: link.status() }
+        let transfer = Transfer::new(config, transport, Arc::clone(&budget), Arc::clone(&clock), seed);
+        Self { transfer: AsyncMutex::new(transfer), budget, store, clock, status: link.status() }
     }
 
     /// How the broker is reached.
@@ -63,9 +64,9 @@ impl Remote {
 
     pub(super) async fn manifest(&self, bundle: Digest) -> Result<Vec<u8>, TransferError> {
         // A step that is dropped drops the transfer; nobody else stops it.
-        let envelope = self.transfer.lock().await.manifest(bundle, &CancellationToken::new()).await;
-        self.remember_spent();
-        Ok(envelope?.to_vec())
+        let mut transfer = self.transfer.lock().await;
+        let _ledger = Ledger::open(self);
+        Ok(transfer.manifest(bundle, &CancellationToken::new()).await?.to_vec())
     }
 
     /// Returns how many bytes came.
@@ -80,6 +81,7 @@ impl Remote {
         let (progress, mut seen) = watch::channel(Progress::default());
         let stop = CancellationToken::new();
         let mut transfer = self.transfer.lock().await;
+        let mut ledger = Ledger::open(self);
         let fetching = transfer.chunks(bundle, missing.iter().copied(), sink, &progress, &stop);
         tokio::pin!(fetching);
         let fetched = loop {
@@ -88,18 +90,54 @@ impl Remote {
                 fetched = &mut fetching => break fetched,
                 changed = seen.changed() => if changed.is_ok() {
                     tell(seen.borrow_and_update().have);
+                    ledger.keep_up();
                 },
             }
         };
-        self.remember_spent();
         Ok(fetched?.bytes)
     }
 
-    fn remember_spent(&self) {
-        let spent = lock(&self.budget).spent();
+    fn keep(&self, spent: BudgetSpent) {
         let kept = serde_json::to_vec(&spent).ok().map(|bytes| self.store.save_record(SPENT, &bytes));
         if !matches!(kept, Some(Ok(()))) {
             warn!(event = "budget.not_kept"; "What is gone of the day's budget is forgotten at a restart");
+        }
+    }
+}
+
+/// Keeps what is gone of the day's budget while a transfer runs: somewhat more than is spent, so that a crash gives
+/// nothing back; when the transfer ends or is dropped, exactly what is.
+struct Ledger<'a> {
+    remote: &'a Remote,
+    kept: BudgetSpent,
+}
+
+impl<'a> Ledger<'a> {
+    fn open(remote: &'a Remote) -> Self {
+        let mut ledger = Self { remote, kept: spent(&remote.store) };
+        ledger.keep_up();
+        ledger
+    }
+
+    /// A write of some bytes, once in an eighth of the budget.
+    fn keep_up(&mut self) {
+        let ahead = {
+            let mut budget = lock(&self.remote.budget);
+            budget.left(self.remote.clock.now());
+            budget.outgrew(self.kept).then(|| budget.ahead())
+        };
+        if let Some(ahead) = ahead {
+            self.remote.keep(ahead);
+            self.kept = ahead;
+        }
+    }
+}
+
+impl Drop for Ledger<'_> {
+    fn drop(&mut self) {
+        let spent = lock(&self.remote.budget).spent();
+        if spent != self.kept {
+            self.remote.keep(spent);
         }
     }
 }
