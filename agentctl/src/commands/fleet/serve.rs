@@ -5,7 +5,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use agentd_link::{BlockServer, FolderSource, ServerPolicy, ServerStatus};
 use agentd_types::{ByteCount, Coded as _, chain};
 use serde::Serialize;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{BrokerArgs, client_id};
@@ -19,7 +24,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  agentctl fleet serve --store /srv/agentd-blocks --broker broker.plant.example:8883 \
-    --ca ca.pem\n\nEnds on Ctrl-C. Every fleet on the broker is served; devices prove what they get."
+    --ca ca.pem\n\nEnds on Ctrl-C or SIGTERM. Every fleet on the broker is served; devices prove what they get."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -52,16 +57,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let transport = args.broker.transport()?;
     let source = Arc::new(FolderSource::new(&args.store));
     let status = context.block_on(async {
+        let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
         let (server, status) = BlockServer::new(policy, transport, source, seed());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(stop.clone()));
-        // Both arms may be dropped half way: the server ends by its token.
+        // Every arm may be dropped half way: the server ends by its token.
         tokio::select! {
             () = show(ui, status.clone()) => {}
-            ended = tokio::signal::ctrl_c() => ended.map_err(|error| {
-                Failure::new("cannot wait for Ctrl-C").because(&error).exit_with(Exit::Defect)
-            })?,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
         stop.cancel();
         while tasks.join_next().await.is_some() {}
@@ -72,6 +77,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let report = Report { requests, blocks, bytes, missing, busy, unreadable };
     ui.result(&report, || ui.line(format!("{blocks} blocks, {bytes}, for {requests} requests")));
     Ok(Exit::Done)
+}
+
+fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind)
+        .map_err(|error| Failure::new("cannot wait for a signal").because(&error).exit_with(Exit::Defect))
 }
 
 /// Tells changes of the connection as they come, and a summary every now and then while there is something to tell.
