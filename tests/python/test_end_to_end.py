@@ -173,6 +173,33 @@ def test_a_model_that_lies_never_serves_and_its_neighbour_does_not_notice(stage)
     assert stage.model("demo/digits")["serving"]["version"] == 1
 
 
+def test_a_technician_who_mended_the_cause_tries_again_at_once(stage):
+    with pytest.raises(Refused) as refused:
+        stage.ctl("model", "retry", "demo/digits")
+    assert refused.value.code == "retry.nothing"
+    # Nobody serves blocks, as when a cable is out.
+    archive = stage.release(stage.digits(1))
+    stage.end("blocks")
+    stage.deploy(archive)
+    until("the failure", 120, lambda: (stage.model("demo/digits") or {"state": {}})["state"].get("step") == "failed")
+    stage.serve_blocks()
+    assert stage.ctl("model", "retry", "demo/digits") == {"schema": 1, "lifted": [], "waited": True}
+    stage.wait_serving("demo/digits", 1, 30)
+
+
+def test_a_server_of_blocks_ends_in_order_on_both_signals():
+    import signal
+
+    with Stage() as stage:
+        for how in (signal.SIGTERM, signal.SIGINT):
+            stage.serve_blocks()
+            server, log = stage.children["blocks"], stage.folder / "blocks.log"
+            until("the connection", 20, lambda: "connected" in log.read_text())
+            stage.end("blocks", how)
+            assert server.returncode == 0 and "requests" in log.read_text(), how
+            log.unlink()
+
+
 def test_a_second_daemon_on_one_state_folder_says_so_and_ends(stage):
     from stage import BIN
 

@@ -89,6 +89,7 @@ fn describe(what: &What) -> String {
         What::Quarantined { model, version, code, reason, .. } => {
             format!("{model} {version}: {reason} [{code}]")
         }
+        What::QuarantineLifted { model, version, by, .. } => format!("{model} {version}, by {by}"),
         What::Removed { model, version, bundle } => format!("{model} {version}, bundle {}", bundle.short()),
         What::JournalDamaged { lost, reason } => format!("{lost} entries lost: {reason}"),
         What::IndexRebuilt { reason } => reason.clone(),

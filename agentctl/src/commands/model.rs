@@ -1,4 +1,4 @@
-//! `agentctl model`: list, ask, roll back and pin the models of this device.
+//! `agentctl model`: list, ask, roll back, pin and retry the models of this device.
 
 mod infer;
 pub(super) mod table;
@@ -38,6 +38,15 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Lift the quarantine of a model's versions and try at once what failed.
+    #[command(
+        after_help = "For when the cause is mended: memory, a driver, the input of an application. The version is \
+        proved and measured as ever; three new strikes put it back into quarantine."
+    )]
+    Retry {
+        /// The model.
+        model: ModelName,
+    },
     /// Hold a model at the version that serves, whatever the fleet asks for.
     Pin {
         /// The model.
@@ -56,6 +65,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Show { model } => show(&model, context),
         Command::Infer(args) => infer::run(args, context),
         Command::Rollback { model, to, dry_run } => roll_back(&model, to, dry_run, context),
+        Command::Retry { model } => retry(&model, context),
         Command::Pin { model } => pin(&model, Action::Pin, context),
         Command::Unpin { model } => pin(&model, Action::Unpin, context),
     }
@@ -129,6 +139,21 @@ fn roll_back(model: &ModelName, to: Option<u64>, dry_run: bool, context: &Contex
     ui.result(&done, || {
         let took = human_duration(std::time::Duration::from_micros(done.took_us));
         ui.line(format!("{model}: version {} answers in place of {}, after {took}", done.to, done.from));
+    });
+    Ok(Exit::Done)
+}
+
+fn retry(model: &ModelName, context: &Context) -> Result<Exit, Failure> {
+    let daemon = context.daemon();
+    let what = format!("cannot try `{model}` again");
+    let done = context
+        .block_on(async { daemon.retry(model).await.map_err(|error| Failure::of_client(&what, &error)) })?;
+    let ui = context.ui();
+    ui.result(&done, || {
+        for version in &done.lifted {
+            ui.line(format!("{model} {version} is out of quarantine"));
+        }
+        ui.line(format!("{model} is tried again now; follow it with: agentctl events --follow"));
     });
     Ok(Exit::Done)
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use agentd_types::ModelName;
 use agentd_wire::{
-    DeviceStatus, DoctorReport, ModelStatus, PinRequest, Receipt, RollbackRequest, RollbackResult,
+    DeviceStatus, DoctorReport, ModelStatus, PinRequest, Receipt, RetryResult, RollbackRequest,
+    RollbackResult,
 };
 use axum::{
     Json, Router,
@@ -47,6 +48,7 @@ pub(crate) async fn run(house: Arc<House>, listener: UnixListener, stop: Cancell
         .route("/v1/models/{name}/placement", get(placement))
         .route("/v1/models/{name}/rollback", post(roll_back))
         .route("/v1/models/{name}/pin", post(pin))
+        .route("/v1/models/{name}/retry", post(retry))
         .route("/v1/events", get(events::events))
         .route("/v1/audit", get(audit))
         .route("/v1/doctor", get(check))
@@ -96,6 +98,11 @@ async fn pin(
     let name = parse(&name)?;
     operate::pin(&api.house, &name, request.action).await?;
     status::model(&api.house, &name).map_or_else(|| Err(Problem::unknown_model(&name)), ok)
+}
+
+async fn retry(State(api): State<Api>, Path(name): Path<String>) -> Answer<RetryResult> {
+    let name = parse(&name)?;
+    ok(operate::retry(&api.house, &name, "agentctl").await?)
 }
 
 async fn audit(State(api): State<Api>) -> Answer<Value> {

@@ -43,6 +43,13 @@ impl Failures {
         self.0.clear();
     }
 
+    /// Nobody waits any longer for this model; returns whether anybody did.
+    pub(crate) fn clear_model(&mut self, model: &ModelName) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(of, _), _| of != model);
+        self.0.len() < before
+    }
+
     /// The failure of a bundle, waiting or not.
     pub(crate) fn of(&self, model: &ModelName, bundle: &Digest) -> Option<&Failure> {
         self.0.get(&(model.clone(), *bundle))

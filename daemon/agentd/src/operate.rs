@@ -1,13 +1,13 @@
-//! What a person at this machine may change: roll back, pin.
+//! What a person at this machine may change: roll back, pin, try again.
 
 use std::{sync::Arc, time::Duration};
 
 use agentd_store::RecordError;
 use agentd_types::{Code, Coded, Digest, ModelName};
-use agentd_wire::{Action, RollbackResult, What};
+use agentd_wire::{Action, RetryResult, RollbackResult, What};
 use tokio::time::{Instant, sleep};
 
-use crate::house::House;
+use crate::house::{House, lock};
 
 /// How long a version that is on disk but not loaded may take until it answers.
 const LOAD_WAIT: Duration = Duration::from_secs(60);
@@ -54,6 +54,9 @@ pub(crate) enum OperateError {
         /// The version.
         version: u64,
     },
+    /// There is nothing to try again.
+    #[error("nothing of `{0}` is in quarantine or has failed on this device")]
+    NothingToRetry(ModelName),
     /// It could not be journalled, so it was not done.
     #[error("the journal refuses")]
     Record(#[from] RecordError),
@@ -67,6 +70,7 @@ impl Coded for OperateError {
             Self::NotHeld { .. } => Code::new("rollback.not_held"),
             Self::Barred { .. } => Code::new("rollback.barred"),
             Self::Loading { .. } => Code::new("rollback.loading"),
+            Self::NothingToRetry(_) => Code::new("retry.nothing"),
             Self::Record(error) => error.code(),
         }
     }
@@ -119,9 +123,9 @@ fn target(
 ) -> Result<(u64, Digest), OperateError> {
     let mut held: Vec<(u64, Digest)> = house
         .store
-        .installed()
+        .installed_of(model)
         .iter()
-        .filter(|bundle| bundle.model() == model && bundle.version() != from)
+        .filter(|bundle| bundle.version() != from)
         .map(|bundle| (bundle.version(), bundle.digest()))
         .collect();
     held.sort_unstable();
@@ -175,4 +179,33 @@ pub(crate) async fn pin(house: &Arc<House>, model: &ModelName, action: Action) -
     house.record(what).await?;
     house.wake.notify_one();
     Ok(())
+}
+
+/// Lifts the quarantine of a model's bundles and tries at once what failed, for whoever mended the cause. What is
+/// tried is proved and measured as ever, and three new strikes put it back.
+///
+/// # Errors
+/// When nothing of the model is in quarantine and nothing failed.
+pub(crate) async fn retry(
+    house: &Arc<House>,
+    model: &ModelName,
+    by: &str,
+) -> Result<RetryResult, OperateError> {
+    let barred: Vec<(Digest, u64)> = house.store.with_facts(|facts| {
+        let of = facts.quarantined.iter().filter(|(_, fact)| fact.model == *model);
+        of.map(|(bundle, fact)| (*bundle, fact.version)).collect()
+    });
+    let mut lifted = Vec::new();
+    for (bundle, version) in barred {
+        let (model, by) = (model.clone(), by.to_owned());
+        house.record(What::QuarantineLifted { model, version, bundle, by }).await?;
+        lifted.push(version);
+    }
+    let waited = lock(&house.failures).clear_model(model);
+    if lifted.is_empty() && !waited {
+        return Err(OperateError::NothingToRetry(model.clone()));
+    }
+    lifted.sort_unstable();
+    house.wake.notify_one();
+    Ok(RetryResult { lifted, waited })
 }

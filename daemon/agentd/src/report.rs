@@ -111,6 +111,7 @@ const fn class(what: &What) -> Class {
         What::DocumentAccepted { .. }
         | What::Refused { .. }
         | What::Quarantined { .. }
+        | What::QuarantineLifted { .. }
         | What::RolledBack { .. } => Class::Audit,
         _ => Class::Event,
     }

@@ -9,7 +9,7 @@ use std::{
 use agentd_types::{Code, Coded, ModelName};
 use agentd_wire::{
     Action, DeviceStatus, DoctorReport, ErrorBody, ErrorDetail, ModelStatus, PinRequest, Receipt,
-    RollbackRequest, RollbackResult, Versioned,
+    RetryResult, RollbackRequest, RollbackResult, Versioned,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -127,6 +127,14 @@ impl Client {
     /// Also when the model does not serve.
     pub async fn pin(&self, name: &ModelName, action: Action) -> Result<ModelStatus, ClientError> {
         self.post(&format!("/v1/models/{}/pin", escape(name)), &PinRequest { action }).await
+    }
+
+    /// Lifts the quarantine of a model's bundles and tries at once what failed.
+    ///
+    /// # Errors
+    /// Also when nothing of the model is in quarantine and nothing failed.
+    pub async fn retry(&self, name: &ModelName) -> Result<RetryResult, ClientError> {
+        self.send(Method::POST, &format!("/v1/models/{}/retry", escape(name)), Vec::new()).await
     }
 
     /// The device's own checks.

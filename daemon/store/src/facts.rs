@@ -178,6 +178,10 @@ impl Facts {
                 let fact = QuarantineFact { model, version: *version, code, reason, at, seq };
                 self.quarantine(*bundle, fact);
             }
+            What::QuarantineLifted { model, version, bundle, .. } => {
+                self.quarantined.remove(bundle);
+                self.forget_strikes(model, *version);
+            }
             What::Retired { model } => {
                 self.serving.remove(model);
                 self.rolled_back.remove(model);
@@ -211,6 +215,10 @@ impl Facts {
         self.installed.remove(bundle);
         self.fetching.remove(bundle);
         self.profiles.remove(bundle);
+        self.forget_strikes(model, version);
+    }
+
+    fn forget_strikes(&mut self, model: &ModelName, version: u64) {
         if let Some(strikes) = self.strikes.get_mut(model) {
             strikes.remove(&version);
             if strikes.is_empty() {
@@ -248,5 +256,28 @@ impl Facts {
         let by_version =
             previous.chain(held).chain(pinned).filter_map(|(model, version)| self.bundle_of(model, version));
         serving.chain(by_version).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lifts_a_quarantine_gives_the_bundle_all_its_strikes_back() {
+        let (model, bundle): (ModelName, _) = ("demo/digits".parse().unwrap(), Digest::of(b"1"));
+        let (code, message) = (Code::new("worker.died"), "killed".to_owned());
+        let events = [
+            What::WorkerFailed { model: model.clone(), version: 1, code: code.clone(), message, strikes: 3 },
+            What::Quarantined { model: model.clone(), version: 1, bundle, code, reason: String::new() },
+        ];
+        let mut facts = Facts::default();
+        for (seq, what) in (1..).zip(events) {
+            facts.apply(&Event { seq, at: UnixTime(1), what });
+        }
+        assert!(facts.is_quarantined(&bundle) && facts.strikes_of(&model, 1) == 3);
+        let what = What::QuarantineLifted { model: model.clone(), version: 1, bundle, by: "agentctl".into() };
+        facts.apply(&Event { seq: 3, at: UnixTime(2), what });
+        assert!(!facts.is_quarantined(&bundle) && facts.strikes_of(&model, 1) == 0);
     }
 }

@@ -52,6 +52,8 @@ pub enum What {
     WorkerFailed { model: ModelName, version: u64, code: Code, message: String, strikes: u32 },
     /// The bundle may not run here again until somebody lifts it.
     Quarantined { model: ModelName, version: u64, bundle: Digest, code: Code, reason: String },
+    /// Somebody lifted the quarantine of a bundle after mending its cause; its strikes count from none again.
+    QuarantineLifted { model: ModelName, version: u64, bundle: Digest, by: String },
     /// The model is not asked for any more and does not serve.
     Retired { model: ModelName },
     /// A bundle was deleted to make room or because nobody asks for it.
@@ -77,6 +79,7 @@ impl What {
             | Self::Unpinned { model }
             | Self::WorkerFailed { model, .. }
             | Self::Quarantined { model, .. }
+            | Self::QuarantineLifted { model, .. }
             | Self::Retired { model }
             | Self::Removed { model, .. } => Some(model),
             _ => None,
@@ -101,6 +104,7 @@ impl What {
             Self::Unpinned { .. } => "unpinned",
             Self::WorkerFailed { .. } => "worker_failed",
             Self::Quarantined { .. } => "quarantined",
+            Self::QuarantineLifted { .. } => "quarantine_lifted",
             Self::Retired { .. } => "retired",
             Self::Removed { .. } => "removed",
             Self::IndexRebuilt { .. } => "index_rebuilt",

@@ -165,6 +165,15 @@ pub struct RollbackResult {
     pub took_us: u64,
 }
 
+/// What `POST /v1/models/{name}/retry` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryResult {
+    /// Versions whose quarantine was lifted.
+    pub lifted: Vec<u64>,
+    /// Whether a step had failed and waited for its next try, which is now.
+    pub waited: bool,
+}
+
 /// `POST /v1/models/{name}/pin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinRequest {

@@ -73,9 +73,10 @@ impl From<OperateError> for Problem {
     fn from(error: OperateError) -> Self {
         let status = match &error {
             OperateError::Unknown(_) => StatusCode::NOT_FOUND,
-            OperateError::NoOther { .. } | OperateError::NotHeld { .. } | OperateError::Barred { .. } => {
-                StatusCode::CONFLICT
-            }
+            OperateError::NoOther { .. }
+            | OperateError::NotHeld { .. }
+            | OperateError::Barred { .. }
+            | OperateError::NothingToRetry(_) => StatusCode::CONFLICT,
             OperateError::Loading { .. } => StatusCode::GATEWAY_TIMEOUT,
             OperateError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
