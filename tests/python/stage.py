@@ -66,12 +66,14 @@ class Refused(Exception):
 
 
 class Stage:
-    def __init__(self, device="box-1", fleet="test", config=""):
+    def __init__(self, device="box-1", fleet="test", config="", network=True):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="agentd-stage-"))
         self.device, self.fleet, self.config = device, fleet, config
         self.broker_port, self.infer_port = free_port(), free_port()
         self.children = {}
-        self.start_broker()
+        self.network = network
+        if network:
+            self.start_broker()
         for key in ("root-1", "root-2", "fleet-1", "release-1"):
             self.ctl("key", "generate", key)
         self.ctl(
@@ -143,9 +145,10 @@ class Stage:
 
     def start_device(self):
         state, run = self.folder / "state", self.folder / "run"
+        broker = f'[broker]\naddress = "{self.broker}"\nsecurity = "plain"\n' if self.network else ""
         (self.folder / "agentd.toml").write_text(
             f'[device]\nid = "{self.device}"\nfleet = "{self.fleet}"\ntrust = "{self.folder}/trust-1.json"\n'
-            f'state = "{state}"\nrun = "{run}"\n[broker]\naddress = "{self.broker}"\nsecurity = "plain"\n'
+            f'state = "{state}"\nrun = "{run}"\n{broker}'
             f'[serving]\nlisten = ["127.0.0.1:{self.infer_port}"]\n{self.config}'
         )
         began = time.monotonic()

@@ -200,6 +200,48 @@ def test_a_server_of_blocks_ends_in_order_on_both_signals():
             log.unlink()
 
 
+def test_a_machine_without_network_is_served_from_a_stick_with_the_same_proofs():
+    with Stage(network=False) as stage:
+        stage.start_device()
+        stick = stage.folder / "stick"
+
+        def load(version):
+            archive = stage.ctl("bundle", "pack", stage.digits(version))["file"]
+            stage.ctl("bundle", "sign", archive, "--key", "release-1.pem", "--trust", "trust-1.json")
+            stage.ctl("bundle", "export", archive, stick / f"digits-{version}")
+            return archive, stick / f"digits-{version}"
+
+        def order(archive):
+            stage.ctl(
+                "fleet", "deploy", archive, "--device", stage.device, "--folder", stick / "documents",
+                "--fleet", stage.fleet, "--trust", "trust-1.json", "--key", "fleet-1.pem",
+            )  # fmt: skip
+
+        archive, first = load(1)
+        with pytest.raises(Refused) as refused:
+            stage.ctl("bundle", "import", first)
+        assert refused.value.code == "verify.not_desired"
+        order(archive)
+        done = stage.ctl("bundle", "import", first)
+        assert done["serving"] and done["chunks"] > 0 and len(done["documents"]) == 3, done
+        assert stage.model("demo/digits")["serving"]["version"] == 1
+        # The next version: only what changed is handed in.
+        whole = done["bytes"]
+        archive, second = load(2)
+        order(archive)
+        done = stage.ctl("bundle", "import", second)
+        assert done["serving"] and done["bytes"] < whole, done
+        # A new order whose signature does not hold is refused, and what serves goes on.
+        order(archive)
+        document = json.loads((stick / "documents/desired-device-box-1.json").read_text())
+        document["signatures"][0]["sig"] = "A" * 86 + "=="
+        (stick / "documents/desired-device-box-1.json").write_text(json.dumps(document))
+        with pytest.raises(Refused) as refused:
+            stage.ctl("bundle", "import", second)
+        assert refused.value.code == "verify.threshold"
+        assert stage.model("demo/digits")["serving"]["version"] == 2
+
+
 def test_a_second_daemon_on_one_state_folder_says_so_and_ends(stage):
     from stage import BIN
 

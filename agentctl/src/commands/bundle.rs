@@ -1,6 +1,7 @@
 //! Make, sign, compare and carry model bundles: a file a verb.
 
 mod carry;
+mod deliver;
 mod diff;
 mod init;
 mod pack;
@@ -35,7 +36,7 @@ pub(crate) enum Command {
     Diff(diff::Args),
     /// Write a bundle as a folder, for example on a USB stick.
     Export(carry::Export),
-    /// Read a bundle from a folder or stick, check all of it, write it as one file.
+    /// Hand a bundle and its orders to the daemon of this machine, as from a USB stick; or write it as one file.
     Import(carry::Import),
 }
 

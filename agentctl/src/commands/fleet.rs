@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Say which groups a device is in.
     Join(join::Args),
     /// Tell a device, a group or all what to run.
-    Deploy(deploy::Args),
+    Deploy(Box<deploy::Args>),
     /// Show what the devices report.
     Devices(devices::Args),
     /// Follow what the devices report.

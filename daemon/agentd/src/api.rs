@@ -54,7 +54,7 @@ pub(crate) async fn run(house: Arc<House>, listener: UnixListener, stop: Cancell
         .route("/v1/doctor", get(check))
         .route("/v1/config", get(config))
         .route("/v1/documents", post(documents::document))
-        .route("/v1/chunks", post(documents::chunk))
+        .route("/v1/chunks", get(documents::lacking).post(documents::chunk))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api);

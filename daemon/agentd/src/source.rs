@@ -8,12 +8,13 @@ mod remote;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use agentd_link::TransferError;
 use agentd_types::{ByteCount, Code, Coded, Digest, ModelName, UnixTime};
 use agentd_wire::{Chunk, ModelState};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 pub(crate) use remote::{Parts as RemoteParts, Remote};
 
@@ -21,6 +22,12 @@ use crate::house::{House, lock};
 
 /// Manifests that are kept until the bundle is asked for; beyond, the oldest are forgotten.
 const MAX_OFFERS: usize = 16;
+
+/// Chunks shown at a time: as many as a bundle has at most.
+const MAX_LACKING: usize = 65_536;
+
+/// Whoever handed in a manifest hands in the chunks too; when none came for so long, the broker is asked.
+const HAND_PAUSE: Duration = Duration::from_secs(20);
 
 /// Where bundles come from.
 #[derive(Debug)]
@@ -122,6 +129,8 @@ impl Source {
         lock(&self.lacking).insert(bundle, missing.iter().map(|chunk| chunk.1).collect());
         let _forget = Forget { source: self, bundle };
         match &self.remote {
+            // What somebody brought costs no byte of the link.
+            Some(_) if self.is_offered(bundle) && self.brought(bundle).await => Ok(ByteCount(0)),
             Some(remote) => {
                 let missing_bytes: u64 = missing.iter().map(|chunk| chunk.0).sum();
                 let before = total.0.saturating_sub(missing_bytes);
@@ -138,6 +147,23 @@ impl Source {
         }
     }
 
+    fn is_offered(&self, bundle: Digest) -> bool {
+        lock(&self.offers).iter().any(|(held, _)| *held == bundle)
+    }
+
+    /// Waits while chunks are handed in, with no long pause between them; returns whether all came.
+    async fn brought(&self, bundle: Digest) -> bool {
+        loop {
+            let left = lock(&self.lacking).get(&bundle).map_or(0, BTreeSet::len);
+            if timeout(HAND_PAUSE, self.all_handed_in(bundle)).await.is_ok() {
+                return true;
+            }
+            if lock(&self.lacking).get(&bundle).map_or(0, BTreeSet::len) == left {
+                return false;
+            }
+        }
+    }
+
     async fn all_handed_in(&self, bundle: Digest) {
         loop {
             let next = self.handed_in.notified();
@@ -146,6 +172,11 @@ impl Source {
             }
             next.await;
         }
+    }
+
+    /// Chunks that bundles under way lack.
+    pub(crate) fn lacking(&self) -> Vec<Digest> {
+        lock(&self.lacking).values().flatten().copied().take(MAX_LACKING).collect()
     }
 
     /// Whether a bundle under way lacks this chunk.

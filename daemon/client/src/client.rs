@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use agentd_types::{Code, Coded, ModelName};
+use agentd_types::{Code, Coded, Digest, ModelName};
 use agentd_wire::{
-    Action, DeviceStatus, DoctorReport, ErrorBody, ErrorDetail, ModelStatus, PinRequest, Receipt,
-    RetryResult, RollbackRequest, RollbackResult, Versioned,
+    Action, DeviceStatus, DoctorReport, ErrorBody, ErrorDetail, LackingChunks, ModelStatus, PinRequest,
+    Receipt, RetryResult, RollbackRequest, RollbackResult, Versioned,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -177,6 +177,14 @@ impl Client {
     /// Also when no wanted bundle has a chunk with that digest.
     pub async fn offer_chunk(&self, chunk: Vec<u8>) -> Result<serde_json::Value, ClientError> {
         self.send(Method::POST, "/v1/chunks", chunk).await
+    }
+
+    /// Chunks that bundles under way lack, which [`Client::offer_chunk`] takes.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn lacking_chunks(&self) -> Result<Vec<Digest>, ClientError> {
+        self.get::<LackingChunks>("/v1/chunks").await.map(|lacking| lacking.lacking)
     }
 
     /// The journal after entry `after`; with `follow`, new entries as they come.

@@ -23,8 +23,8 @@ pub use documents::{
 pub use event::{Event, What};
 pub use local::{
     Action, BrokerState, CheckState, ClockState, DeviceStatus, DoctorCheck, DoctorReport, ErrorBody,
-    ErrorDetail, HeldVersion, ModelState, ModelStatus, PinRequest, RetryResult, RollbackRequest,
-    RollbackResult, SCHEMA, ServedVersion, Versioned,
+    ErrorDetail, HeldVersion, LackingChunks, ModelState, ModelStatus, PinRequest, RetryResult,
+    RollbackRequest, RollbackResult, SCHEMA, ServedVersion, Versioned,
 };
 pub use policy::{Objective, PolicyError, ServePolicy};
 pub use profile::{Candidate, Figures, Outcome, Profile, Receipt, Verdict};

@@ -174,6 +174,13 @@ pub struct RetryResult {
     pub waited: bool,
 }
 
+/// `GET /v1/chunks`: what may be handed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LackingChunks {
+    /// Chunks that bundles under way lack, at most 65,536.
+    pub lacking: Vec<Digest>,
+}
+
 /// `POST /v1/models/{name}/pin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinRequest {

@@ -1,15 +1,18 @@
-//! `bundle export` and `bundle import`: the same bundle as a folder or as one file, checked whole on the way.
+//! `bundle export` and `bundle import`: the same bundle as a folder, as one file, or into the daemon of this machine,
+//! checked whole on the way.
 //!
-//! Neither proves who signed: a device does when it takes the bundle, and `bundle verify` does here.
+//! Nothing here proves who signed: a device does when it takes the bundle, and `bundle verify` does here.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use agentd_types::{ByteCount, Digest, ModelName};
 use serde::Serialize;
 
+use super::deliver::deliver;
 use crate::{
     bundle_file::BundleFile,
     context::Context,
@@ -30,12 +33,22 @@ pub(crate) struct Export {
 
 /// The `bundle import` command.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  agentctl bundle import /media/stick/digits --output digits.agentb")]
+#[command(after_help = "Examples:\n  \
+    agentctl bundle import /media/stick/digits.agentb --documents /media/stick/documents\n  \
+    agentctl bundle import /media/stick/digits --output digits.agentb\n\n\
+    The daemon takes what a signed order asks for, and proves it as if it came from the broker. `fleet deploy --folder` \
+    writes the documents. Without --documents, the folder `documents` beside the bundle is read when it is there.")]
 pub(crate) struct Import {
     /// The bundle: a folder, for example on a USB stick, or an .agentb file.
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
-    /// The file to write; otherwise NAME-VERSION.agentb in this folder.
+    /// The folder with the signed documents: trust, catalog, membership, orders.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "output")]
+    documents: Option<PathBuf>,
+    /// How long to wait until the bundle is measured and answers, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, conflicts_with = "output")]
+    wait: u64,
+    /// Write it as one file instead, and leave the daemon alone.
     #[arg(long, short, value_name = "FILE.agentb")]
     output: Option<PathBuf>,
 }
@@ -72,10 +85,14 @@ pub(crate) fn export(args: Export, context: &Context) -> Result<Exit, Failure> {
 pub(crate) fn import(args: Import, context: &Context) -> Result<Exit, Failure> {
     let mut bundle = open_checked(&args.bundle, context)?;
     let document = bundle.document().clone();
-    let output = args.output.unwrap_or_else(|| {
-        let name = document.manifest().name.as_str().replace('/', "-");
-        PathBuf::from(format!("{name}-{}.agentb", document.manifest().version))
-    });
+    let Some(output) = args.output else {
+        let beside = args.bundle.with_file_name("documents");
+        let folder = args.documents.or_else(|| Some(beside).filter(|beside| beside.is_dir()));
+        let report = deliver(&mut bundle, folder.as_deref(), Duration::from_secs(args.wait), context)?;
+        let ui = context.ui();
+        ui.result(&report, || report.lines().into_iter().for_each(|line| ui.line(line)));
+        return Ok(Exit::Done);
+    };
     let what = format!("cannot write `{}`", output.display());
     if fs::symlink_metadata(&output).is_ok() {
         return Err(Failure::new(what).cause("it is there already").hint("choose another --output"));

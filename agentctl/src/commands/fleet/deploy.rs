@@ -3,10 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
-use agentd_bundle::author::{draft_catalog, draft_desired, next_catalog};
+use agentd_bundle::{
+    MAX_ENVELOPE,
+    author::{draft_catalog, draft_desired, next_catalog},
+};
 use agentd_link::Received;
 use agentd_types::{DeviceId, GroupName, ModelName, UnixTime};
 use agentd_wire::{
@@ -24,7 +28,7 @@ use super::{
     orders::{SignArgs, Signer, check_release, standing_catalog, standing_desired},
 };
 use crate::{
-    bundle_file::BundleFile,
+    bundle_file::{BundleFile, read_bounded, write_whole},
     context::Context,
     failure::{Exit, Failure},
 };
@@ -32,12 +36,16 @@ use crate::{
 /// A catalog lives at most so long.
 const MAX_CATALOG_DAYS: u64 = 14;
 
+/// The catalog in a folder.
+const CATALOG_FILE: &str = "catalog.json";
+
 /// Options of `fleet deploy`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     agentctl fleet deploy crack.agentb --group line-4 --trust trust-3.json --dry-run\n  \
     agentctl fleet deploy crack.agentb --group line-4 --trust trust-3.json --key fleet-1.pem\n  \
-    agentctl fleet deploy --retire inspect/label --all --trust trust-3.json --key fleet-1.pem\n\n\
+    agentctl fleet deploy --retire inspect/label --all --trust trust-3.json --key fleet-1.pem\n  \
+    agentctl fleet deploy crack.agentb --device ship-2 --folder stick/documents --trust trust-3.json --key fleet-1.pem\n\n\
     The new documents continue those on the broker: what else the target runs goes on. The catalog is renewed as well.\n\
     Exit status 6 when a dry run finds devices that will refuse.")]
 pub(crate) struct Args {
@@ -66,6 +74,13 @@ pub(crate) struct Args {
     /// Say who will take it, and sign and publish nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Write the documents into a folder, for `agentctl bundle import` on a machine without network, and leave the
+    /// broker alone; they continue those that are there.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "dry_run")]
+    folder: Option<PathBuf>,
+    /// With --folder: the highest number of a document that the device has seen, where the folder does not know it.
+    #[arg(long, value_name = "NUMBER", requires = "folder", default_value_t = 0)]
+    above: u64,
     #[command(flatten)]
     sign: SignArgs,
 }
@@ -121,16 +136,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let policy = read_policy(args.policy.as_deref())?;
     let signer = if args.dry_run { None } else { Some(args.sign.signer(&args.fleet.fleet)?) };
     let now = context.now();
-    let report = context.block_on(async {
-        let mut broker = args.fleet.broker.connect().await?;
-        let stands = Stands::read(&mut broker, args, &trust).await?;
-        let plan = Plan::new(args, &trust, &stands, &releases, &policy, now);
-        if let Some(signer) = &signer {
-            plan.carry_out(&broker, args, signer).await?;
+    let report = match (&args.folder, &signer) {
+        (Some(folder), Some(signer)) => {
+            let stands = Stands::read_folder(folder, args, &trust);
+            let plan = Plan::new(args, &trust, &stands, &releases, &policy, now);
+            plan.write(folder, &trust, signer)?;
+            plan.report(args, &stands, &releases, now)
         }
-        broker.close().await;
-        Ok(plan.report(args, &stands, &releases, now))
-    })?;
+        _ => context.block_on(over_the_broker(args, &trust, signer.as_ref(), &releases, &policy, now))?,
+    };
     let ui = context.ui();
     ui.result(&report, || {
         for line in report.lines() {
@@ -139,6 +153,24 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     });
     let refused = report.devices.values().any(|verdict| matches!(verdict, Verdict::Refuses { .. }));
     Ok(if args.dry_run && refused { Exit::Partial } else { Exit::Done })
+}
+
+async fn over_the_broker(
+    args: &Args,
+    trust: &TrustFile,
+    signer: Option<&Signer>,
+    releases: &[Release],
+    policy: &Map<String, Value>,
+    now: UnixTime,
+) -> Result<Report, Failure> {
+    let mut broker = args.fleet.broker.connect().await?;
+    let stands = Stands::read(&mut broker, args, trust).await?;
+    let plan = Plan::new(args, trust, &stands, releases, policy, now);
+    if let Some(signer) = signer {
+        plan.carry_out(&broker, args, signer).await?;
+    }
+    broker.close().await;
+    Ok(plan.report(args, &stands, releases, now))
 }
 
 fn release(path: &Path, args: &Args, trust: &TrustFile, names: &KeyNames) -> Result<Release, Failure> {
@@ -195,6 +227,23 @@ impl Stands {
         }
         Ok(stands)
     }
+
+    /// What stands in a folder; what cannot be read there stands for nothing, as on the broker.
+    fn read_folder(folder: &Path, args: &Args, trust: &TrustFile) -> Self {
+        let target = args.to.target();
+        let read = |name: &str| read_bounded(&folder.join(name), MAX_ENVELOPE as u64).ok();
+        Self {
+            catalog: read(CATALOG_FILE).and_then(|bytes| standing_catalog(&bytes, trust)),
+            desired: read(&desired_file(&target)).and_then(|bytes| standing_desired(&bytes, &target, trust)),
+            trust_is_there: true,
+            inventory: Inventory::default(),
+        }
+    }
+}
+
+/// The file of a desired document in a folder.
+fn desired_file(target: &Target) -> String {
+    format!("desired-{}.json", target.to_string().replace(':', "-"))
 }
 
 fn desired_topic(args: &Args) -> Topic {
@@ -229,7 +278,7 @@ impl Plan {
         let life = (now, args.catalog_days * 86_400);
         let mut catalog = next_catalog(stands.catalog.as_ref(), fleet.clone(), trust_version, life, listed);
         let seen = stands.inventory.highest(|agent| agent.observed.catalog);
-        catalog.version = catalog.version.max(seen.saturating_add(1));
+        catalog.version = catalog.version.max(seen.max(args.above).saturating_add(1));
 
         let seen = stands.inventory.highest(|agent| agent.observed.desired_for(&target));
         let standing = stands.desired.as_ref();
@@ -249,7 +298,7 @@ impl Plan {
             spec: SPEC,
             fleet: fleet.clone(),
             target,
-            seq: standing.map_or(0, |desired| desired.seq).max(seen).saturating_add(1),
+            seq: standing.map_or(0, |desired| desired.seq).max(seen).max(args.above).saturating_add(1),
             created: now,
             expires: now.plus(args.days.saturating_mul(86_400)),
             models,
@@ -268,6 +317,24 @@ impl Plan {
         }
         broker.keep(&Topic::all(&args.fleet.fleet, AllTopic::Catalog), catalog).await?;
         broker.keep(&desired_topic(args), desired).await
+    }
+
+    /// The same documents as files.
+    fn write(&self, folder: &Path, trust: &TrustFile, signer: &Signer) -> Result<(), Failure> {
+        let catalog = signer.sign("catalog", draft_catalog(&self.catalog))?;
+        let desired = signer.sign("order", draft_desired(&self.desired))?;
+        let trust_file = format!("trust-{}.json", trust.root.document().version);
+        for (name, bytes) in [
+            (trust_file, trust.envelope.to_bytes()),
+            (CATALOG_FILE.to_owned(), catalog),
+            (desired_file(&self.desired.target), desired),
+        ] {
+            let file = folder.join(name);
+            write_whole(&file, |out| out.write_all(&bytes)).map_err(|error| {
+                Failure::new(format!("cannot write `{}`", file.display())).because(&error)
+            })?;
+        }
+        Ok(())
     }
 
     fn report(self, args: &Args, stands: &Stands, releases: &[Release], now: UnixTime) -> Report {

@@ -2,7 +2,7 @@
 
 use agentd_bundle::Envelope;
 use agentd_types::Digest;
-use agentd_wire::Kind;
+use agentd_wire::{Kind, LackingChunks};
 use axum::{body::Bytes, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 
@@ -18,7 +18,8 @@ pub(super) async fn document(State(api): State<Api>, body: Bytes) -> Answer<Valu
     if kind == Kind::Bundle {
         let digest = opened.digest();
         api.house.source.offer(digest, body.to_vec());
-        api.house.wake.notify_one();
+        // It failed to come before, perhaps; now it is here.
+        api.house.documents_changed();
         return ok(json!({ "kind": kind, "sha256": digest, "accepted": true }));
     }
     let accepted = api
@@ -28,6 +29,11 @@ pub(super) async fn document(State(api): State<Api>, body: Bytes) -> Answer<Valu
         .map_err(|_| Problem::ending())??;
     api.house.documents_changed();
     ok(json!({ "kind": kind, "number": accepted.as_ref().map(|accepted| accepted.number), "accepted": true }))
+}
+
+/// What may be handed in.
+pub(super) async fn lacking(State(api): State<Api>) -> Answer<LackingChunks> {
+    ok(LackingChunks { lacking: api.house.source.lacking() })
 }
 
 /// Keeps a chunk that a bundle which is asked for lacks.
