@@ -12,7 +12,7 @@ use agentd_isolation::{Limits, Program, Worker};
 use agentd_serving::Serving;
 use agentd_store::{RecordError, Store};
 use agentd_types::{Adapter, ByteCount, Clock, Digest, EngineKind, ModelName, UnixTime};
-use agentd_wire::{Event, ModelState, What};
+use agentd_wire::{Event, Manifest, ModelState, What};
 use log::warn;
 use tokio::{
     sync::{Notify, OnceCell, watch},
@@ -49,6 +49,8 @@ pub(crate) struct House {
     pub(crate) wake: Notify,
     /// The position of the last entry of the journal.
     pub(crate) head: watch::Sender<u64>,
+    /// Manifests of bundles whose chunks are coming: clean-up for one of them leaves the others theirs.
+    pub(crate) coming: Mutex<BTreeMap<Digest, Arc<Manifest>>>,
     adapters: OnceCell<Vec<Adapter>>,
     progress: Mutex<BTreeMap<ModelName, ModelState>>,
 }
@@ -93,6 +95,7 @@ impl House {
             started_at,
             wake: Notify::new(),
             head,
+            coming: Mutex::default(),
             adapters: OnceCell::new(),
             progress: Mutex::default(),
         })

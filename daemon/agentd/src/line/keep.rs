@@ -4,12 +4,33 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use agentd_bundle::VerifiedBundle;
 use agentd_store::{Fit, InstalledBundle, Keep};
-use agentd_types::{ByteCount, ModelName};
+use agentd_types::{ByteCount, Digest, ModelName};
 use agentd_wire::{ModelState, What};
 use log::info;
 
 use super::LineError;
-use crate::house::House;
+use crate::house::{House, lock};
+
+/// While it lives, no clean-up takes the chunks of a bundle that is not installed yet.
+#[derive(Debug)]
+pub(super) struct Coming {
+    house: Arc<House>,
+    bundle: Digest,
+}
+
+impl Coming {
+    pub(super) fn new(house: &Arc<House>, proved: &VerifiedBundle) -> Self {
+        let bundle = proved.digest();
+        lock(&house.coming).insert(bundle, Arc::new(proved.manifest().clone()));
+        Self { house: Arc::clone(house), bundle }
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        lock(&self.house.coming).remove(&self.bundle);
+    }
+}
 
 /// Fetches the chunks that no installed version has, after making sure that they fit.
 pub(super) async fn fetch(
@@ -69,7 +90,9 @@ async fn make_room(house: &Arc<House>, proved: &VerifiedBundle) -> Result<(), Li
             Fit::Fits { .. } => Ok(Fit::Fits { missing: ByteCount(0) }),
             Fit::OverQuota { missing, .. } | Fit::DiskFull { missing, .. } => {
                 let target = ByteCount(house.config.store.quota.0.saturating_sub(missing.0));
-                let keep = Keep { bundles: in_use(house), fetching: vec![&manifest] };
+                let coming: Vec<_> = lock(&house.coming).values().cloned().collect();
+                let fetching = coming.iter().map(|manifest| &**manifest).chain([&manifest]).collect();
+                let keep = Keep { bundles: in_use(house), fetching };
                 // What cannot be deleted shows as no room.
                 if let Err(error) = house.store.collect(&keep, target) {
                     log::warn!(event = "store.collect", error = agentd_types::chain(&error).as_str();
@@ -93,7 +116,7 @@ async fn make_room(house: &Arc<House>, proved: &VerifiedBundle) -> Result<(), Li
 }
 
 /// Bundles that are asked for, answer, or are kept ready.
-pub(crate) fn in_use(house: &House) -> BTreeSet<agentd_types::Digest> {
+pub(crate) fn in_use(house: &House) -> BTreeSet<Digest> {
     let wished = house.authority.wishes().into_values().map(|wish| wish.entry.sha256);
     let served = house.serving.statuses().into_iter().flat_map(|status| {
         std::iter::once(status.active.bundle).chain(status.previous.map(|previous| previous.bundle))
