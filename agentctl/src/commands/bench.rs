@@ -17,7 +17,7 @@ use agentd_placement::{
     GoldenSet, GoldenVector, Machine, MeasureRequest, Progress, Proposal, Times, WorkerBench, candidates,
     choose, measure,
 };
-use agentd_types::{ByteCount, EngineKind, Setting, TensorSpec};
+use agentd_types::{ByteCount, Code, EngineKind, Setting, TensorSpec};
 use agentd_wire::{Requires, ServePolicy};
 
 use crate::{
@@ -32,11 +32,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let limits = ScanLimits::default();
     let bytes = read(&args.file, limits.bytes).map_err(|error| Failure::new(&what).because(&error))?;
     let summary = agentd_onnx::scan(&bytes, &limits).map_err(|error| Failure::new(&what).coded(&error))?;
-    let given =
-        inputs::given(&args).map_err(|problem| Failure::new(&what).cause(problem).exit_with(Exit::Usage))?;
-    let tensors = inputs::tensors(&summary.inputs, &given, args.seed).map_err(|missing| {
-        Failure::new(&what).cause(missing.cause).hint(missing.hint).exit_with(Exit::Usage)
-    })?;
+    let unusable = || Failure::new(&what).code(Code::new("bench.input")).exit_with(Exit::Usage);
+    let given = inputs::given(&args).map_err(|problem| unusable().cause(problem))?;
+    let tensors = inputs::tensors(&summary.inputs, &given, args.seed)
+        .map_err(|missing| unusable().cause(missing.cause).hint(missing.hint))?;
     let model = ModelFile::from_bytes(&bytes).map_err(|error| Failure::new(&what).because(&error))?;
     drop(bytes);
 

@@ -84,7 +84,7 @@ fn describe(what: &What) -> String {
         What::Pinned { model, version } => format!("{model} at {version}"),
         What::Unpinned { model } | What::Retired { model } => model.to_string(),
         What::WorkerFailed { model, version, code, message, strikes } => {
-            format!("{model} {version}, strike {strikes}: {message} [{code}]")
+            format!("{model} {version}: {message} [{code}], strikes so far: {strikes}")
         }
         What::Quarantined { model, version, code, reason, .. } => {
             format!("{model} {version}: {reason} [{code}]")
