@@ -5,12 +5,21 @@
 //! is used for as long as it lives.
 //!
 //! `cargo run -p agentd-worker --example mutate -- 1000 7 [FILE.onnx ...]`
+//!
+//! With `--write FOLDER` first, the same cases are written there as files, `00000-SEED.onnx` and on, and nothing is
+//! asked: `tests/python/hostile.py` takes them through `agentctl bench` and through deployments.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod mutation;
 mod seeds;
 
-use std::{collections::BTreeMap, error::Error, fs, path::Path, time::Duration, time::Instant};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use agentd_engine::{LoadSpec, Tensor};
 use agentd_isolation::{Limits, ModelFile, Program, Worker, WorkerError};
@@ -26,37 +35,87 @@ const MAX_INPUT: usize = 16 << 20;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let cases: u64 = arguments.next().map_or(Ok(1_000), |cases| cases.parse())?;
-    let seed: u64 = arguments.next().map_or(Ok(1), |seed| seed.parse())?;
-    let mut seeds = seeds::ours();
-    for file in arguments {
-        seeds.push((file.clone(), fs::read(Path::new(&file))?));
+    let plan = Plan::read(std::env::args().skip(1))?;
+    match &plan.folder {
+        Some(folder) => plan.write(folder),
+        None => plan.ask().await,
     }
-    let mut bench = Bench { program: Program::find()?, worker: None, started: 0 };
-    let mut outcomes: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    let begun = Instant::now();
-    for (name, file) in &seeds {
-        let (code, detail) = bench.outcome(file).await?;
-        println!("seed {name}: {code} {detail}");
-    }
-    for case in 0..cases {
-        let mut mutator = Mutator::new(seed.wrapping_mul(1_000_003).wrapping_add(case));
-        let (name, file) = mutator.pick(&seeds).ok_or("no seeds")?;
-        let file = mutator.mutate(file);
-        let (code, detail) = bench.outcome(&file).await?;
-        if code == "worker.died" || code == "worker.deadline" || code == "worker.protocol" {
-            eprintln!("case {case} of {name}: {code} {detail}");
+}
+
+/// What was asked for.
+struct Plan {
+    cases: u64,
+    seed: u64,
+    /// Names and files that are mutated.
+    seeds: Vec<(String, Vec<u8>)>,
+    /// Where cases are written, when nobody is to be asked.
+    folder: Option<PathBuf>,
+}
+
+impl Plan {
+    fn read(arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let mut arguments = arguments.peekable();
+        let folder = match arguments.next_if(|first| first == "--write") {
+            Some(_) => Some(PathBuf::from(arguments.next().ok_or("--write needs a folder")?)),
+            None => None,
+        };
+        let cases = arguments.next().map_or(Ok(1_000), |cases| cases.parse())?;
+        let seed = arguments.next().map_or(Ok(1), |seed| seed.parse())?;
+        let mut seeds = seeds::ours();
+        for file in arguments {
+            let name = Path::new(&file).file_stem().map(|name| name.to_string_lossy().into_owned());
+            seeds.push((name.unwrap_or_default(), fs::read(&file)?));
         }
-        let entry = outcomes.entry(code).or_insert((0, detail));
-        entry.0 += 1;
+        Ok(Self { cases, seed, seeds, folder })
     }
-    println!("\n{cases} cases, seed {seed}, {} s, {} workers", begun.elapsed().as_secs(), bench.started);
-    println!("{:<28}{:>8}  example", "outcome", "cases");
-    for (code, (count, example)) in outcomes {
-        println!("{code:<28}{count:>8}  {}", example.chars().take(120).collect::<String>());
+
+    /// The name of what is mutated and the mutated file; the same for the same seed and case.
+    fn case(&self, case: u64) -> Option<(&str, Vec<u8>)> {
+        let mut mutator = Mutator::new(self.seed.wrapping_mul(1_000_003).wrapping_add(case));
+        let (name, file) = mutator.pick(&self.seeds)?;
+        Some((name, mutator.mutate(file)))
     }
-    Ok(())
+
+    /// Writes the seeds as they are, in `seeds`, and every case.
+    fn write(&self, folder: &Path) -> Result<(), Box<dyn Error>> {
+        fs::create_dir_all(folder.join("seeds"))?;
+        for (name, file) in &self.seeds {
+            fs::write(folder.join("seeds").join(format!("{name}.onnx")), file)?;
+        }
+        for number in 0..self.cases {
+            let (name, file) = self.case(number).ok_or("no seeds")?;
+            fs::write(folder.join(format!("{number:05}-{name}.onnx")), file)?;
+        }
+        println!("{} cases, seed {}, in {}", self.cases, self.seed, folder.display());
+        Ok(())
+    }
+
+    /// Takes every case through scan and worker.
+    async fn ask(&self) -> Result<(), Box<dyn Error>> {
+        let mut bench = Bench { program: Program::find()?, worker: None, started: 0 };
+        let mut outcomes: BTreeMap<String, (u64, String)> = BTreeMap::new();
+        let begun = Instant::now();
+        for (name, file) in &self.seeds {
+            let (code, detail) = bench.outcome(file).await?;
+            println!("seed {name}: {code} {detail}");
+        }
+        for number in 0..self.cases {
+            let (name, file) = self.case(number).ok_or("no seeds")?;
+            let (code, detail) = bench.outcome(&file).await?;
+            if code == "worker.died" || code == "worker.deadline" || code == "worker.protocol" {
+                eprintln!("case {number} of {name}: {code} {detail}");
+            }
+            let entry = outcomes.entry(code).or_insert((0, detail));
+            entry.0 += 1;
+        }
+        let (cases, seed) = (self.cases, self.seed);
+        println!("\n{cases} cases, seed {seed}, {} s, {} workers", begun.elapsed().as_secs(), bench.started);
+        println!("{:<28}{:>8}  example", "outcome", "cases");
+        for (code, (count, example)) in outcomes {
+            println!("{code:<28}{count:>8}  {}", example.chars().take(120).collect::<String>());
+        }
+        Ok(())
+    }
 }
 
 struct Bench {

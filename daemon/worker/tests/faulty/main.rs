@@ -1,7 +1,8 @@
 //! A worker that fails as the model asks, for tests of what stands around it.
 //!
-//! In: a model whose graph is named `agentd-fault:KIND`. Out: that fault, when a request comes or, for a kind that
-//! ends in `-at-load`, when it is loaded. Other models run as in the real worker.
+//! In: a model whose graph is named `agentd-fault:KIND`. Out: that fault, when a request comes; for a kind that ends in
+//! `-at-load`, when it is loaded; for one that ends in `-at-mark`, when the first input begins with the number 666, so
+//! that the model is well until somebody asks for the fault. Other models run as in the real worker.
 #![allow(unsafe_code, reason = "one of the faults is an invalid memory access")]
 
 use std::process::ExitCode;
@@ -11,7 +12,9 @@ use agentd_isolation::host::Host;
 use agentd_types::{Adapter, Datatype};
 use agentd_worker::Engines;
 
-const MARK: &[u8] = b"agentd-fault:";
+const PREFIX: &[u8] = b"agentd-fault:";
+/// The number that makes a model fail whose fault waits for it.
+const MARK: f32 = 666.0;
 
 fn main() -> ExitCode {
     agentd_worker::main(Faulty)
@@ -43,7 +46,7 @@ impl Host for Faulty {
 
 /// The fault that a model asks for.
 fn fault(model: &[u8]) -> Option<String> {
-    let start = model.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let start = model.windows(PREFIX.len()).position(|window| window == PREFIX)? + PREFIX.len();
     let name = model.get(start..)?.iter().take_while(|byte| byte.is_ascii_lowercase() || **byte == b'-');
     Some(name.map(|byte| char::from(*byte)).collect())
 }
@@ -62,7 +65,12 @@ impl Session for FaultySession {
 
     fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, EngineError> {
         self.asked += 1;
-        match self.fault.as_str() {
+        let fault = match self.fault.strip_suffix("-at-mark") {
+            Some(_) if !is_marked(inputs) => return self.session.run(inputs),
+            Some(fault) => fault,
+            None => self.fault.as_str(),
+        };
+        match fault {
             "nan" => {
                 let outputs = self.session.run(inputs)?;
                 Ok(outputs.into_iter().map(spoiled).collect())
@@ -75,6 +83,11 @@ impl Session for FaultySession {
             }
         }
     }
+}
+
+fn is_marked(inputs: &[TensorView<'_>]) -> bool {
+    let first = inputs.first().and_then(|input| input.bytes.first_chunk());
+    first.is_some_and(|bytes| f32::from_le_bytes(*bytes).to_bits() == MARK.to_bits())
 }
 
 /// The same tensor with a NaN as its last element.
