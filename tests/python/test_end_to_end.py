@@ -242,6 +242,23 @@ def test_a_machine_without_network_is_served_from_a_stick_with_the_same_proofs()
         assert stage.model("demo/digits")["serving"]["version"] == 2
 
 
+def test_a_demo_that_is_interrupted_leaves_quietly():
+    import signal
+
+    from stage import BIN, ROOT
+
+    demo = subprocess.Popen(
+        [BIN / "agentd-demo", "--built"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in demo.stdout:
+        if "fetch" in line:  # a broker, a server of blocks and a daemon run
+            break
+    os.killpg(demo.pid, signal.SIGINT)
+    rest = demo.stdout.read()
+    assert demo.wait(30) == 130 and rest.splitlines()[-1].startswith("Interrupted; nothing is left"), rest
+    assert "event=" not in rest, "no logs"
+
+
 def test_a_second_daemon_on_one_state_folder_says_so_and_ends(stage):
     from stage import BIN
 

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     let ended = Wanted::read(env::args().skip(1)).and_then(|wanted| run(wanted, &mut screen));
     screen.clear();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let label = screen.paint(Tone::Bad, "error:");
             screen.line(format!("{label} {error:#}"));
@@ -83,15 +83,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(wanted: Wanted, screen: &mut Screen) -> Result<()> {
+/// How a program ends that somebody interrupted, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+fn run(wanted: Wanted, screen: &mut Screen) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match wanted {
             Wanted::Help => {
                 screen.line(HELP);
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
-            Wanted::BrokerOnly { port } => broker_only(port, screen).await,
+            Wanted::BrokerOnly { port } => broker_only(port, screen).await.map(|()| ExitCode::SUCCESS),
             Wanted::Demo { keep, build } => demo(keep, build, screen).await,
         }
     })
@@ -105,13 +108,13 @@ async fn broker_only(port: u16, screen: &Screen) -> Result<()> {
     Ok(())
 }
 
-async fn demo(keep: bool, build: Build, screen: &mut Screen) -> Result<()> {
+async fn demo(keep: bool, build: Build, screen: &mut Screen) -> Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("agentd-demo-").tempdir().context("no temporary folder")?;
     let mut cast = Cast::new(folder.path())?;
     // Whichever comes first; what runs is ended below in either case.
     let played = tokio::select! {
-        played = scenario::play(&mut cast, build, screen) => played.with_context(|| screen.current()),
-        interrupt = interrupted() => interrupt.and_then(|()| bail!("interrupted")),
+        played = scenario::play(&mut cast, build, screen) => played.map(Some).with_context(|| screen.current()),
+        interrupt = interrupted() => interrupt.map(|()| None),
     };
     screen.clear();
     let ended = cast.end().await;
@@ -124,12 +127,16 @@ async fn demo(keep: bool, build: Build, screen: &mut Screen) -> Result<()> {
         folder.close().context("the temporary folder cannot be removed")?;
         "nothing is left of it on this machine".to_owned()
     };
-    let took = played?;
+    let played = played?;
     ended?;
+    let Some(took) = played else {
+        screen.line(format!("Interrupted; {left}."));
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
     screen.line("");
     screen.line(format!("All of it in {}; {left}.", human_duration(took)));
     screen.line(NEXT);
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Waits until somebody wants this to end.
