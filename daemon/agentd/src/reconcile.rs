@@ -132,13 +132,8 @@ fn models(house: &House, wishes: &BTreeMap<ModelName, Wish>, facts: &Facts) -> V
 
 fn see(house: &House, model: &ModelName, wish: Option<&Wish>, facts: &Facts) -> Seen {
     let live = house.serving.status(model).map(|status| status.active.bundle);
-    let held: BTreeMap<Digest, u64> = house
-        .store
-        .installed()
-        .iter()
-        .filter(|bundle| bundle.model() == model)
-        .map(|bundle| (bundle.digest(), bundle.version()))
-        .collect();
+    let held: BTreeMap<Digest, u64> =
+        house.store.installed_of(model).iter().map(|bundle| (bundle.digest(), bundle.version())).collect();
     let candidates = held.keys().copied().chain(live).chain(wish.map(|wish| wish.entry.sha256));
     let barred = candidates
         .filter(|bundle| house.authority.is_revoked(bundle) || facts.quarantined.contains_key(bundle))

@@ -83,9 +83,8 @@ fn of(house: &House, name: &ModelName, wishes: &BTreeMap<ModelName, Wish>, facts
     };
     let mut held: Vec<HeldVersion> = house
         .store
-        .installed()
+        .installed_of(name)
         .iter()
-        .filter(|bundle| bundle.model() == name)
         .map(|bundle| HeldVersion {
             version: bundle.version(),
             bundle: bundle.digest(),

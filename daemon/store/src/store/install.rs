@@ -7,7 +7,7 @@ use std::{
 };
 
 use agentd_bundle::VerifiedBundle;
-use agentd_types::{ByteCount, Digest};
+use agentd_types::{ByteCount, Digest, ModelName};
 use agentd_wire::{Chunk, FileEntry, Manifest, What};
 
 use super::{Store, lock};
@@ -111,6 +111,13 @@ impl Store {
     pub fn installed(&self) -> Vec<InstalledBundle> {
         let installed = self.live.installed.read().unwrap_or_else(PoisonError::into_inner);
         installed.values().filter(|bundle| bundle.installed_seq() > 0).cloned().collect()
+    }
+
+    /// Every version of a model that is whole on this device, by digest.
+    pub fn installed_of(&self, model: &ModelName) -> Vec<InstalledBundle> {
+        let installed = self.live.installed.read().unwrap_or_else(PoisonError::into_inner);
+        let held = installed.values().filter(|bundle| bundle.installed_seq() > 0 && bundle.model() == model);
+        held.cloned().collect()
     }
 
     /// The installed bundle with this digest.
