@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     thread,
+    time::{Duration, Instant},
 };
 
 use agentd_engine::EngineError;
@@ -22,6 +23,12 @@ use crate::{
 /// Stack of the thread that watches the daemon, which does next to nothing.
 const WATCH_STACK: usize = 64 << 10;
 
+/// Time to look out for the next request before going to sleep: about what waking up takes.
+const LOOK_OUT: Duration = Duration::from_micros(80);
+
+/// Requests after which looking out is tried again at the latest, where it was in vain.
+const MOST_SKIPPED: u32 = 63;
+
 /// Why the worker woke up.
 pub(super) enum Wake {
     Order(Packet),
@@ -36,6 +43,11 @@ pub(super) struct Inbox {
     requests: OwnedFd,
     answers: OwnedFd,
     pub(super) region: Region,
+    /// Whether an answer went out since the last look out.
+    answered: bool,
+    /// Requests before which no look out is tried, and how many they were at first: each one in vain doubles them.
+    skip: u32,
+    skipped: u32,
 }
 
 impl Inbox {
@@ -47,17 +59,19 @@ impl Inbox {
     ) -> io::Result<Self> {
         let watched = control.try_clone()?;
         thread::Builder::new().name("watch".into()).stack_size(WATCH_STACK).spawn(move || watch(&watched))?;
-        Ok(Self { control, requests, answers, region })
+        Ok(Self { control, requests, answers, region, answered: false, skip: 0, skipped: 0 })
     }
 
     /// Sleeps until there is an order or a request.
     pub(super) fn next(&mut self) -> io::Result<Wake> {
+        if let Some(number) = self.look_out() {
+            return Ok(Wake::Request(number));
+        }
         loop {
             self.region.store(Word::WorkerSleeps, 1);
-            let wake = self.look()?;
-            if let Some(wake) = wake {
+            if let Some(number) = self.look() {
                 self.region.store(Word::WorkerSleeps, 0);
-                return Ok(wake);
+                return Ok(Wake::Request(number));
             }
             let mut both =
                 [PollFd::new(&self.requests, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
@@ -80,9 +94,32 @@ impl Inbox {
         }
     }
 
-    fn look(&self) -> io::Result<Option<Wake>> {
+    fn look(&self) -> Option<u64> {
         let number = self.region.load(Word::Request);
-        Ok((number != self.region.load(Word::Answer)).then_some(Wake::Request(number)))
+        (number != self.region.load(Word::Answer)).then_some(number)
+    }
+
+    /// Looks out for the next request after an answer, where that was worth it lately: requests that follow each other
+    /// closely then need no wake-up. Others may have the processor meanwhile.
+    fn look_out(&mut self) -> Option<u64> {
+        if !std::mem::take(&mut self.answered) {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        let until = Instant::now() + LOOK_OUT;
+        while Instant::now() < until {
+            if let Some(number) = self.look() {
+                self.skipped = 0;
+                return Some(number);
+            }
+            thread::yield_now();
+        }
+        self.skipped = (2 * self.skipped + 1).min(MOST_SKIPPED);
+        self.skip = self.skipped;
+        None
     }
 
     /// Publishes the answer that lies in shared memory.
@@ -90,6 +127,7 @@ impl Inbox {
         self.region.store(Word::AnswerStatus, status as u64);
         self.region.store(Word::AnswerLen, len as u64);
         self.region.store(Word::Answer, number);
+        self.answered = true;
         if self.region.load(Word::DaemonSleeps) != 0 {
             // A full eventfd wakes the daemon as well.
             rustix::io::write(&self.answers, &1_u64.to_ne_bytes()).ok();

@@ -1,7 +1,7 @@
 //! Waiting for a worker, and never for longer than its deadline.
 
 use std::{
-    hint,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -101,7 +101,8 @@ impl Worker {
             if self.region.load(Word::Answer) == number {
                 return true;
             }
-            hint::spin_loop();
+            // The worker may wait for this very processor.
+            thread::yield_now();
         }
         false
     }
