@@ -5,8 +5,6 @@ use super::simd::Simd;
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Function {
-    /// Itself: a copy.
-    Identity,
     /// Held between two ends; NaN stays.
     Clamp { low: f32, high: f32 },
     /// `x`, or `slope * x` below zero.
@@ -180,7 +178,6 @@ pub(crate) unsafe fn map<S: Simd>(p: &Map) {
     unsafe {
         let (zero, one) = (S::splat(0.0), S::splat(1.0));
         match p.function {
-            Function::Identity => each::<S>(p, |x| x),
             Function::Clamp { low, high } => {
                 let (low, high) = (S::splat(low), S::splat(high));
                 each::<S>(p, |x| S::min(high, S::max(low, x)));
@@ -215,9 +212,7 @@ pub(crate) unsafe fn map<S: Simd>(p: &Map) {
             Function::Round => each::<S>(p, |x| S::round(x)),
             Function::Elu { slope } => {
                 let slope = S::splat(slope);
-                each::<S>(p, |x| {
-                    S::select_less(x, zero, S::mul(slope, S::sub(S::exp(x), one)), x)
-                });
+                each::<S>(p, |x| S::select_less(x, zero, S::mul(slope, S::sub(S::exp(x), one)), x));
             }
         }
     }

@@ -108,11 +108,8 @@ pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t:
             let mut sums = sum_up::<S, PIXELS, BLOCKS>(t, &pixels);
             if !t.residual.is_null() {
                 for row in &mut sums {
-                    let from = t.residual.wrapping_add(residual.next(
-                        t.residual_pixel,
-                        residual_turn,
-                        t.width,
-                    ));
+                    let from =
+                        t.residual.wrapping_add(residual.next(t.residual_pixel, residual_turn, t.width));
                     for (o, sum) in row.iter_mut().enumerate() {
                         let from = from.wrapping_add(o * t.residual_block);
                         let partial = o + 1 == BLOCKS && t.tail < S::LANES;

@@ -72,7 +72,10 @@ pub enum Isa {
 impl Isa {
     /// The widest that this processor has.
     pub fn detect() -> Self {
-        [Self::Avx512, Self::Avx2, Self::Neon].into_iter().find(|isa| isa.available()).unwrap_or(Self::Portable)
+        [Self::Avx512, Self::Avx2, Self::Neon]
+            .into_iter()
+            .find(|isa| isa.available())
+            .unwrap_or(Self::Portable)
     }
 
     /// Whether this processor has it.

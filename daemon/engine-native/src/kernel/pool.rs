@@ -141,7 +141,10 @@ pub(crate) unsafe fn whole<S: Simd>(p: &Whole) {
         }
         let merge = |a, b| if p.maximum { S::max_nan(a, b) } else { S::add(a, b) };
         let all = merge(merge(four[0], four[1]), merge(four[2], four[3]));
-        #[expect(clippy::cast_precision_loss, reason = "maps have far fewer than 2^24 pixels, and it is a mean")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "maps have far fewer than 2^24 pixels, and it is a mean"
+        )]
         let scaled = if p.maximum { all } else { S::div(all, S::splat((p.rows * p.width) as f32)) };
         S::store(p.output, scaled);
     }

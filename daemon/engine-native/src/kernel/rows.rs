@@ -135,7 +135,8 @@ pub(crate) unsafe fn normalise<S: Simd>(p: &Normalise) {
             let (x, y) = (p.input.add(row * p.length), p.output.add(row * p.length));
             let mut total = S::splat(0.0);
             let load = |q: *const f32, n| if n < S::LANES { S::load_first(q, n) } else { S::load(q) };
-            let store = |q: *mut f32, v, n| if n < S::LANES { S::store_first(q, v, n) } else { S::store(q, v) };
+            let store =
+                |q: *mut f32, v, n| if n < S::LANES { S::store_first(q, v, n) } else { S::store(q, v) };
             let mut first = |at: usize, n: usize| {
                 let mut v = load(x.add(at), n);
                 if !p.residual.is_null() {

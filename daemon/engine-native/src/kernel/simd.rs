@@ -152,7 +152,9 @@ pub(crate) trait Simd: Copy + 'static {
             let a = Self::min(Self::splat(1e4), Self::abs(x));
             let s = Self::mul(x, x);
             let mut p = Self::splat(-1.492_565e-5);
-            for c in [1.205_533e-4, -8.548_327e-4, 5.223_977_6e-3, -2.686_617e-2, 1.128_379_2e-1, -3.761_264e-1] {
+            for c in
+                [1.205_533e-4, -8.548_327e-4, 5.223_977_6e-3, -2.686_617e-2, 1.128_379_2e-1, -3.761_264e-1]
+            {
                 p = Self::fma(p, s, Self::splat(c));
             }
             let near = Self::mul(Self::fma(p, s, Self::splat(std::f32::consts::FRAC_2_SQRT_PI)), x);
@@ -235,7 +237,8 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_range_and_nan_come_out_as_defined() {
-        for (x, want) in [(f32::NEG_INFINITY, 0.0), (f32::INFINITY, f32::INFINITY), (-200.0, 0.0), (0.0, 1.0)] {
+        for (x, want) in [(f32::NEG_INFINITY, 0.0), (f32::INFINITY, f32::INFINITY), (-200.0, 0.0), (0.0, 1.0)]
+        {
             assert_eq!(apply(Portable::exp, x).to_bits(), want.to_bits(), "exp {x}");
         }
         for f in [Portable::exp, Portable::sigmoid, Portable::tanh, Portable::erf, Portable::gelu] {

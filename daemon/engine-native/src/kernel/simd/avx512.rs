@@ -76,9 +76,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn max_nan(a: __m512, b: __m512) -> __m512 {
-        unsafe {
-            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a)
-        }
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a) }
     }
     #[inline(always)]
     unsafe fn round(a: __m512) -> __m512 {

@@ -111,9 +111,7 @@ impl Simd for Neon {
     unsafe fn exp2_integral(a: Pair) -> Pair {
         #[inline(always)]
         unsafe fn four(a: float32x4_t) -> float32x4_t {
-            unsafe {
-                vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127))))
-            }
+            unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127)))) }
         }
         both!(four(a))
     }
