@@ -7,13 +7,17 @@
 
 pub mod array;
 mod error;
+mod fuse;
 pub mod graph;
+mod import;
 pub mod op;
 pub mod shape;
 
 pub use self::{
     array::{Array, Data, Element, Fact},
     error::PlanError,
+    fuse::{Numerics, fuse},
     graph::{Builder, Graph, Node, Value, ValueId},
+    import::{Given, ImportLimits, import, import_model, tensor_array},
     op::{Inputs, Op},
 };
