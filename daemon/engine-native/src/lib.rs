@@ -18,6 +18,6 @@ mod verify;
 
 pub use error::{LowerError, RunError};
 pub use kernel::isa::Isa;
-pub use lower::{Numerics, Options};
+pub use lower::Options;
 pub use model::{Model, StepTime};
 pub use verify::VerifyError;

@@ -13,7 +13,7 @@ mod product;
 
 use std::sync::Arc;
 
-use agentd_plan::{Fact, Graph, Node, Op, ValueId};
+use agentd_plan::{Fact, Graph, Node, Numerics, Op, ValueId};
 use agentd_types::Datatype;
 
 use crate::{
@@ -29,22 +29,12 @@ use needs::Need;
 /// Floats of an arena, at most: 16 GiB.
 const MOST_FLOATS: usize = 1 << 32;
 
-/// How exact sums must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Numerics {
-    /// Transforms that add about ten times the rounding of a plain sum are allowed.
-    #[default]
-    Fast,
-    /// Sums in a plain order only.
-    Strict,
-}
-
 /// How a graph is lowered.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The instruction set.
     pub isa: Isa,
-    /// How exact sums must be.
+    /// How exact sums must be: `Strict` forbids Winograd's method.
     pub numerics: Numerics,
 }
 

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use agentd_engine_native::{Isa, Model, Numerics, Options};
+use agentd_engine_native::{Isa, Model, Options};
 use agentd_plan::{
-    Array, Builder, Fact, Graph, Op, ValueId,
+    Array, Builder, Fact, Graph, Numerics, Op, ValueId,
     op::{
         Attention, BatchNorm, Binary, Concat, Conv, Expand, LayerNorm, MatMul, Pool, Reduce, RmsNorm, Slice,
         Softmax, Transpose, Unary, Window, pool::PoolKind, reduce::ReduceKind,

@@ -148,33 +148,62 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
                 row[o] = bias;
             }
         }
+        // One loop over all taps of all blocks rather than a nest, and nothing unrolled: so every pointer of the inner
+        // loop but one stays in its register, and every sum in its own.
+        let row_turn = t.tap_row.wrapping_sub((t.kernel_columns - 1).wrapping_mul(t.tap_column));
         let mut weights = t.weights;
-        let (mut left, mut block) = (t.channels, 0_usize);
-        while left > 0 {
-            let here = left.min(t.channel_block);
-            for tap_row in 0..t.kernel_rows {
-                let mut at = block.wrapping_add(tap_row * t.tap_row);
-                for _ in 0..t.kernel_columns {
-                    for channel in at..at + here {
-                        let mut w = [S::splat(0.0); BLOCKS];
-                        for (o, w) in w.iter_mut().enumerate() {
-                            *w = S::load(weights.add(o * S::LANES));
-                        }
-                        S::prefetch(weights.wrapping_add(t.prefetch));
-                        for (pixel, row) in pixels.iter().zip(&mut sums) {
-                            let value = S::splat_from(pixel.add(channel));
-                            for (sum, w) in row.iter_mut().zip(w) {
-                                *sum = S::fma(value, w, *sum);
-                            }
-                        }
-                        weights = weights.wrapping_add(t.weight_step);
-                    }
-                    at += t.tap_column;
-                }
+        let (mut left, mut block, mut at) = (t.channels, 0_usize, 0_usize);
+        let (mut row, mut column) = (t.kernel_rows, t.kernel_columns);
+        let mut here = left.min(t.channel_block);
+        loop {
+            for channel in at..at.wrapping_add(here) {
+                product::<S, PIXELS, BLOCKS>(weights, t.prefetch, pixels, channel, &mut sums);
+                weights = weights.wrapping_add(t.weight_step);
             }
-            block += t.in_block;
+            column -= 1;
+            if column > 0 {
+                at = at.wrapping_add(t.tap_column);
+                continue;
+            }
+            column = t.kernel_columns;
+            row -= 1;
+            if row > 0 {
+                at = at.wrapping_add(row_turn);
+                continue;
+            }
+            row = t.kernel_rows;
             left -= here;
+            if left == 0 {
+                break;
+            }
+            block = block.wrapping_add(t.in_block);
+            at = block;
+            here = left.min(t.channel_block);
         }
         sums
+    }
+}
+
+/// The products of one channel under one tap.
+#[inline(always)]
+unsafe fn product<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
+    weights: *const f32,
+    prefetch: usize,
+    pixels: &[*const f32; PIXELS],
+    channel: usize,
+    sums: &mut [[S::V; BLOCKS]; PIXELS],
+) {
+    unsafe {
+        let mut w = [S::splat(0.0); BLOCKS];
+        for (o, w) in w.iter_mut().enumerate() {
+            *w = S::load(weights.add(o * S::LANES));
+        }
+        S::prefetch(weights.wrapping_add(prefetch));
+        for (pixel, row) in pixels.iter().zip(sums) {
+            let value = S::splat_from(pixel.add(channel));
+            for (sum, w) in row.iter_mut().zip(w) {
+                *sum = S::fma(value, w, *sum);
+            }
+        }
     }
 }

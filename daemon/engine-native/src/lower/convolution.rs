@@ -1,11 +1,11 @@
 //! Convolutions and pooling.
 
 use agentd_plan::{
-    Node,
+    Node, Numerics,
     op::{Conv, Pool, Unary, Window, pool::PoolKind},
 };
 
-use super::{Lowering, Numerics, plain_map, sizes};
+use super::{Lowering, plain_map, sizes};
 use crate::{
     kernel::activation::Function,
     pack,
