@@ -59,14 +59,13 @@ class Graph:
         self.nodes.append(helper.make_node(operator, inputs, [name], name=f"/{name}", **attributes))
         return name
 
-    def conv(self, x: str, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1, pad: int | None = None) -> str:
-        pad = (size - 1) // 2 if pad is None else pad
+    def conv(self, x: str, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1, padded: bool = True) -> str:
+        pad = (size - 1) // 2 if padded else 0
         fan = inputs // groups * size * size
         weight = self.constant(self.normal(outputs, inputs // groups, size, size, scale=math.sqrt(2 / fan)))
         bias = self.constant(self.normal(outputs, scale=0.02))
-        return self.node(
-            "Conv", x, weight, bias, kernel_shape=[size] * 2, strides=[stride] * 2, pads=[pad] * 4, group=groups, dilations=[1, 1]
-        )
+        window = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "dilations": [1, 1]}
+        return self.node("Conv", x, weight, bias, group=groups, **window)
 
     def linear(self, x: str, weight: np.ndarray, bias: np.ndarray) -> str:
         """MatMul and Add, as exporters of transformers write a linear layer."""
@@ -91,7 +90,8 @@ class Graph:
     def gelu(self, x: str) -> str:
         """x / 2 (1 + erf(x / sqrt 2)) in its five parts."""
         erf = self.node("Erf", self.node("Div", x, self.constant(scalar(math.sqrt(2)))))
-        return self.node("Mul", self.node("Mul", x, self.node("Add", erf, self.constant(scalar(1)))), self.constant(scalar(0.5)))
+        product = self.node("Mul", x, self.node("Add", erf, self.constant(scalar(1))))
+        return self.node("Mul", product, self.constant(scalar(0.5)))
 
     def layer_norm(self, x: str, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> str:
         return self.node("LayerNormalization", x, self.constant(weight), self.constant(bias), axis=-1, epsilon=epsilon)
@@ -177,7 +177,8 @@ def efficientnet_b0() -> onnx.ModelProto:
     g = Graph(3)
     x, channels = g.silu(g.conv("input", 3, 32, 3, 2)), 32
     for expand, width, repeat, first_stride, size in [
-        (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)
+        (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3),
+        (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)
     ]:  # fmt: skip
         for index in range(repeat):
             stride, inner, few = first_stride if index == 0 else 1, channels * expand, max(1, channels // 4)
@@ -220,7 +221,7 @@ def resnet50() -> onnx.ModelProto:
 
 def vit_tiny(width: int = 192, heads: int = 3, layers: int = 12) -> onnx.ModelProto:
     g = Graph(5)
-    x = g.conv("input", 3, width, 16, 16, pad=0)
+    x = g.conv("input", 3, width, 16, 16, padded=False)
     x = g.node("Transpose", g.node("Reshape", x, g.constant(ints(0, width, -1))), perm=[0, 2, 1])
     batch = g.node("Slice", g.node("Shape", "input"), g.constant(ints(0)), g.constant(ints(1)), g.constant(ints(0)))
     shape = g.node("Concat", batch, g.constant(ints(1, width)), axis=0)

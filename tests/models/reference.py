@@ -20,12 +20,13 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from sklearn import datasets
 
 DATATYPES = {
     "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16", "tensor(int64)": "INT64",
-    "tensor(int32)": "INT32", "tensor(uint8)": "UINT8", "tensor(int8)": "INT8", "tensor(bool)": "BOOL", "tensor(string)": "BYTES",
+    "tensor(int32)": "INT32", "tensor(uint8)": "UINT8", "tensor(int8)": "INT8", "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
 }  # fmt: skip
 ROWS = 16
 
@@ -54,7 +55,10 @@ def image(name: str, shape: tuple[int, ...], low: float, high: float) -> Maker:
     def make(case: str, random: np.random.Generator) -> Feed:
         if case == "zeros":
             return {name: np.zeros(shape, np.float32)}
-        values = random.uniform(0, 1, (channels, height, width)) if case == "noise" else picture(random, channels, height, width)
+        if case == "noise":
+            values = random.uniform(0, 1, (channels, height, width))
+        else:
+            values = picture(random, channels, height, width)
         if last:
             values = values.transpose(1, 2, 0)
         return {name: (low + (high - low) * values).reshape(shape).astype(np.float32)}
@@ -73,7 +77,7 @@ def tokens(case: str, random: np.random.Generator) -> Feed:
 
 def content(case: str, random: np.random.Generator) -> Feed:
     """2,048 bytes of a file, 256 where there is none."""
-    values = {"noise": random.integers(0, 256, 2048), "picture": random.integers(32, 127, 2048), "zeros": np.full(2048, 256)}[case]
+    values = np.full(2048, 256) if case == "zeros" else random.integers(*((0, 256) if case == "noise" else (32, 127)), 2048)
     if case == "picture":
         values[700:1300] = 256
     return {"bytes": values[None].astype(np.int32)}
@@ -152,24 +156,41 @@ def models() -> dict[str, Maker]:
 
 
 def exact(path: pathlib.Path) -> bytes:
-    """The model with every MatMulInteger done in f64, which holds the sums without rounding."""
+    """The model with its integer products done in floats: MatMulInteger in f64, which holds the sums without rounding, and
+    QLinearConv between DequantizeLinear and QuantizeLinear."""
     model = onnx.load(path)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = []
-    for node in model.graph.node:
-        if node.op_type != "MatMulInteger":
-            nodes.append(node)
-            continue
-        factors, stem = [], node.output[0]
-        for place in (0, 1):
-            factor = f"{stem}/{place}"
-            nodes.append(helper.make_node("Cast", [node.input[place]], [factor], to=TensorProto.DOUBLE))
-            if len(node.input) > 2 + place and node.input[2 + place]:
-                nodes.append(helper.make_node("Cast", [node.input[2 + place]], [f"{factor}/zero"], to=TensorProto.DOUBLE))
-                nodes.append(helper.make_node("Sub", [factor, f"{factor}/zero"], [f"{factor}/centred"]))
-                factor += "/centred"
-            factors.append(factor)
-        nodes.append(helper.make_node("MatMul", factors, [f"{stem}/sum"]))
-        nodes.append(helper.make_node("Cast", [f"{stem}/sum"], node.output, to=TensorProto.INT32))
+
+    def node(operator: str, inputs: list[str], output: str, **attributes) -> str:
+        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    for old in model.graph.node:
+        stem = old.output[0]
+        if old.op_type == "MatMulInteger":
+            factors = []
+            for place in (0, 1):
+                factor = node("Cast", [old.input[place]], f"{stem}/{place}", to=TensorProto.DOUBLE)
+                if len(old.input) > 2 + place and old.input[2 + place]:
+                    zero = node("Cast", [old.input[2 + place]], f"{stem}/{place}/zero", to=TensorProto.DOUBLE)
+                    factor = node("Sub", [factor, zero], f"{stem}/{place}/centred")
+                factors.append(factor)
+            node("Cast", [node("MatMul", factors, f"{stem}/sum")], stem, to=TensorProto.INT32)
+        elif old.op_type == "QLinearConv":
+            x, weight = node("DequantizeLinear", old.input[0:3], f"{stem}/x"), f"{stem}/weight"
+            node("DequantizeLinear", old.input[3:6], weight, axis=0)
+            inputs = [x, weight]
+            if len(old.input) > 8:
+                scale = (constants[old.input[1]] * constants[old.input[4]]).astype(np.float32)
+                bias = (constants[old.input[8]] * scale.astype(np.float64)).astype(np.float32)
+                model.graph.initializer.append(numpy_helper.from_array(bias, f"{stem}/bias"))
+                inputs.append(f"{stem}/bias")
+            nodes.append(helper.make_node("Conv", inputs, [f"{stem}/sum"]))
+            nodes[-1].attribute.extend(old.attribute)
+            node("QuantizeLinear", [f"{stem}/sum", *old.input[6:8]], stem)
+        else:
+            nodes.append(old)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model.SerializeToString()

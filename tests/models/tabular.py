@@ -14,8 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
-from sklearn.base import is_classifier
 from sklearn import datasets, ensemble, linear_model, naive_bayes, neighbors, neural_network, pipeline, preprocessing, svm, tree
+from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
@@ -101,7 +101,8 @@ def save(folder: pathlib.Path, name: str, model, types: list) -> None:
 
 def export(folder: pathlib.Path) -> None:
     warnings.simplefilter("ignore")
-    for source, load in {"binary": datasets.load_breast_cancer, "iris": datasets.load_iris, "digits": datasets.load_digits}.items():
+    sources = {"binary": datasets.load_breast_cancer, "iris": datasets.load_iris, "digits": datasets.load_digits}
+    for source, load in sources.items():
         rows, target = load(return_X_y=True)
         for name, model in classifiers().items():
             if source != "digits" or name in ("forest", "histogram_boosting", "logistic", "svc"):
@@ -109,11 +110,13 @@ def export(folder: pathlib.Path) -> None:
                 save(folder, f"{name}_{source}", model, [("rows", FloatTensorType([None, rows.shape[1]]))])
     rows, target = datasets.load_diabetes(return_X_y=True)
     for name, model in regressors().items():
-        save(folder, name, model.fit(rows.astype(np.float32), target), [("rows", FloatTensorType([None, rows.shape[1]]))])
+        model.fit(rows.astype(np.float32), target)
+        save(folder, name, model, [("rows", FloatTensorType([None, rows.shape[1]]))])
     columns = [(name, FloatTensorType([None, 1])) for name in ("a", "b", "c")]
     save(folder, "mixed_text", mixed(), [*columns, ("name", StringTensorType([None, 1]))])
     codes = np.random.default_rng(SEED).integers(0, 4, size=(200, 3))
-    save(folder, "one_hot", preprocessing.OneHotEncoder(sparse_output=False).fit(codes), [("codes", Int64TensorType([None, 3]))])
+    encoder = preprocessing.OneHotEncoder(sparse_output=False).fit(codes)
+    save(folder, "one_hot", encoder, [("codes", Int64TensorType([None, 3]))])
     onnx.save(label_encoder(), folder / "sk_label_encoder_text.onnx")
 
 
