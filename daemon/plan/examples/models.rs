@@ -98,7 +98,12 @@ fn compare(got: &Array, want: &Array) -> Result<(f64, bool), String> {
         return Ok((0.0, got.items::<Vec<u8>>() == Some(texts)));
     }
     let (got, want) = (got.reals().unwrap(), want.reals().unwrap());
-    let size = want.iter().filter(|x| x.is_finite()).fold(1e-30_f64, |a, b| a.max(b.abs()));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let cosine = dot(&got, &want) / (dot(&got, &got) * dot(&want, &want)).sqrt();
+    if cosine < 0.9999 {
+        println!("    cosine {cosine:.6}");
+    }
+    let size = want.iter().filter(|x| x.is_finite()).fold(1e-6_f64, |a, b| a.max(b.abs()));
     let difference =
         |(a, b): (&f64, &f64)| if a == b || a.is_nan() && b.is_nan() { 0.0 } else { (a - b).abs() };
     let error = got

@@ -53,7 +53,7 @@ pub struct ImportLimits {
 
 impl Default for ImportLimits {
     fn default() -> Self {
-        Self { nodes: 200_000, folded_bytes: 1 << 30, value_bytes: 1 << 31, folded_work: 1 << 34 }
+        Self { nodes: 200_000, folded_bytes: 1 << 29, value_bytes: 1 << 31, folded_work: 1 << 32 }
     }
 }
 
@@ -220,13 +220,7 @@ impl<'a, 'm> Importer<'a, 'm> {
     }
 
     fn run_node(&mut self, node: &Node<'a>, shown: &str) -> Result<(), PlanError> {
-        self.nodes += 1;
-        if self.nodes > self.limits.nodes {
-            return Err(PlanError::TooLarge {
-                what: "the number of nodes".to_owned(),
-                limit: self.limits.nodes as u64,
-            });
-        }
+        self.count_node()?;
         let inputs = node.inputs.iter().map(|name| match *name {
             "" => Ok(None),
             name => self.find(name).cloned().map(Some).ok_or_else(|| PlanError::Unresolved(name.to_owned())),
@@ -249,6 +243,17 @@ impl<'a, 'm> Importer<'a, 'm> {
             if self.scope().insert(name, binding).is_some() {
                 return Err(PlanError::Duplicate((*name).to_owned()));
             }
+        }
+        Ok(())
+    }
+
+    fn count_node(&mut self) -> Result<(), PlanError> {
+        self.nodes += 1;
+        if self.nodes > self.limits.nodes {
+            return Err(PlanError::TooLarge {
+                what: "the number of nodes".to_owned(),
+                limit: self.limits.nodes as u64,
+            });
         }
         Ok(())
     }
@@ -293,6 +298,8 @@ impl<'a, 'm> Importer<'a, 'm> {
         if given.len() < graph.inputs.len() {
             return Err(PlanError::Graph("an inner graph with more inputs than are given".to_owned()));
         }
+        // Each round of a loop counts, so that an empty body cannot go on for ever.
+        self.count_node()?;
         let names = graph.inputs.iter().map(|input| input.name);
         self.scopes.push(names.zip(given).collect());
         let outputs = self.deeper(|this| {

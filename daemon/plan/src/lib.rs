@@ -10,13 +10,14 @@ mod error;
 mod fuse;
 pub mod graph;
 mod import;
+pub mod memory;
 pub mod op;
 pub mod shape;
 
 pub use self::{
     array::{Array, Data, Element, Fact},
     error::PlanError,
-    fuse::{Numerics, fuse},
+    fuse::{Integers, Numerics, fuse, fuse_with},
     graph::{Builder, Graph, Node, Value, ValueId},
     import::{Given, ImportLimits, import, import_model, tensor_array},
     op::{Inputs, Op},

@@ -229,7 +229,11 @@ fn slice(site: &mut Site<'_, '_, '_>) -> Found {
         // The bound below which nothing lies keeps its meaning when counted from the end.
         let (start, end) = (wrap(*start).clamp(low.max(0), high.max(0)), wrap(*end).clamp(low, high));
         let span = if *step > 0 { end - start } else { start - end };
-        let size = if dim == 0 || span <= 0 { 0 } else { (span - 1) / step.abs() + 1 };
+        let size = if dim == 0 || span <= 0 {
+            0
+        } else {
+            (span - 1) / i64::try_from(step.unsigned_abs()).unwrap_or(i64::MAX) + 1
+        };
         let parts = (op.starts.get_mut(axis), op.sizes.get_mut(axis), op.steps.get_mut(axis));
         if let (Some(to_start), Some(to_size), Some(to_step)) = parts {
             *to_start = if size == 0 { 0 } else { usize::try_from(start).unwrap_or(0) };

@@ -7,7 +7,6 @@ use super::{
     site::{Found, Site, all, found},
 };
 use crate::{
-    array::Array,
     error::PlanError,
     graph::ValueId,
     op::{
