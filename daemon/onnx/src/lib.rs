@@ -5,6 +5,7 @@
 
 #[cfg(feature = "build")]
 pub mod build;
+pub mod read;
 mod scan;
 mod tensors;
 
@@ -14,6 +15,7 @@ mod proto;
 mod tensor;
 mod wire;
 
+pub use read::Model;
 pub use scan::{InterfaceError, ModelSummary, Recurrence, ScanError, ScanLimits, scan};
 pub use tensor::TensorFault;
 pub use tensors::{TensorPlace, TensorsError, tensors};

@@ -21,6 +21,16 @@ pub(crate) mod opset {
     pub(crate) const VERSION: u32 = 2;
 }
 
+pub(crate) mod function {
+    pub(crate) const NAME: u32 = 1;
+    pub(crate) const INPUT: u32 = 4;
+    pub(crate) const OUTPUT: u32 = 5;
+    pub(crate) const NODE: u32 = 7;
+    pub(crate) const OPSET_IMPORT: u32 = 9;
+    pub(crate) const DOMAIN: u32 = 10;
+    pub(crate) const DEFAULT: u32 = 11;
+}
+
 pub(crate) mod graph {
     pub(crate) const NODE: u32 = 1;
     pub(crate) const NAME: u32 = 2;

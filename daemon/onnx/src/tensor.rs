@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use agentd_types::MAX_ELEMENTS;
+use agentd_types::{Code, Coded, MAX_ELEMENTS};
 
 use crate::{
     proto::tensor,
@@ -84,6 +84,18 @@ pub enum TensorFault {
     Bool,
 }
 
+impl Coded for TensorFault {
+    fn code(&self) -> Code {
+        Code::new(match self {
+            Self::External => "onnx.external_data",
+            Self::Segmented => "onnx.segment",
+            Self::Datatype(_) => "onnx.datatype",
+            Self::Dims => "onnx.dims",
+            Self::Length { .. } | Self::Field | Self::Bool => "onnx.data",
+        })
+    }
+}
+
 impl<'a> RawTensor<'a> {
     /// Reads a `TensorProto`.
     pub(crate) fn read(span: Span<'a>) -> Result<Self, WireError> {
@@ -127,6 +139,16 @@ impl<'a> RawTensor<'a> {
         tensor.external |= location == Some(EXTERNAL);
         tensor.segmented = segment.is_some();
         Ok(tensor)
+    }
+
+    /// The whole message.
+    pub(crate) const fn span(&self) -> Span<'a> {
+        self.span
+    }
+
+    /// Its elements, when they stand as raw bytes.
+    pub(crate) fn raw_bytes(&self) -> Option<&'a [u8]> {
+        self.raw.map(|raw| raw.bytes)
     }
 
     /// Holds the data against dimensions and datatype.
@@ -193,8 +215,8 @@ impl Typed {
                 numbers(value, &mut |_| self.count += 1)?;
                 self.range = span.range();
             }
-            (tensor::FLOAT_DATA, Value::Fixed32)
-            | (tensor::DOUBLE_DATA, Value::Fixed64)
+            (tensor::FLOAT_DATA, Value::Fixed32(_))
+            | (tensor::DOUBLE_DATA, Value::Fixed64(_))
             | (tensor::INT32_DATA | tensor::INT64_DATA | tensor::UINT64_DATA, Value::Varint(_))
             | (tensor::STRING_DATA, Value::Bytes(_)) => {
                 self.count += 1;
@@ -224,7 +246,7 @@ pub(crate) fn numbers(value: Value<'_>, take: &mut dyn FnMut(u64)) -> Result<(),
     match value {
         Value::Varint(number) => take(number),
         Value::Bytes(span) => span.varints().try_for_each(|number| number.map(&mut *take))?,
-        Value::Fixed32 | Value::Fixed64 => {}
+        Value::Fixed32(_) | Value::Fixed64(_) => {}
     }
     Ok(())
 }

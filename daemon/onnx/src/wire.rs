@@ -27,8 +27,8 @@ pub(crate) struct Field<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Varint(u64),
-    Fixed32,
-    Fixed64,
+    Fixed32(u32),
+    Fixed64(u64),
     Bytes(Span<'a>),
 }
 
@@ -104,6 +104,11 @@ impl<'a> Span<'a> {
         Ok(taken)
     }
 
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let fault = self.fault(Fault::Cut);
+        self.take(N)?.bytes.try_into().map_err(|_| fault)
+    }
+
     fn varint(&mut self) -> Result<u64, WireError> {
         let mut number = 0_u64;
         for (position, byte) in self.bytes.iter().take(10).enumerate() {
@@ -141,13 +146,13 @@ impl<'a> Fields<'a> {
             .ok_or(WireError { fault: Fault::Number, at })?;
         let value = match tag & 7 {
             0 => Value::Varint(self.rest.varint()?),
-            1 => self.rest.take(8).map(|_| Value::Fixed64)?,
+            1 => Value::Fixed64(u64::from_le_bytes(self.rest.array()?)),
             2 => {
                 let length = self.rest.varint()?;
                 let length = usize::try_from(length).map_err(|_| WireError { fault: Fault::Cut, at })?;
                 Value::Bytes(self.rest.take(length)?)
             }
-            5 => self.rest.take(4).map(|_| Value::Fixed32)?,
+            5 => Value::Fixed32(u32::from_le_bytes(self.rest.array()?)),
             _ => return Err(WireError { fault: Fault::Kind, at }),
         };
         Ok(Field { number, value, at })
@@ -174,7 +179,7 @@ impl<'a> Field<'a> {
     pub(crate) const fn varint(self) -> Result<u64, WireError> {
         match self.value {
             Value::Varint(number) => Ok(number),
-            Value::Fixed32 | Value::Fixed64 | Value::Bytes(_) => Err(self.fault(Fault::Type)),
+            Value::Fixed32(_) | Value::Fixed64(_) | Value::Bytes(_) => Err(self.fault(Fault::Type)),
         }
     }
 
@@ -182,7 +187,7 @@ impl<'a> Field<'a> {
     pub(crate) const fn bytes(self) -> Result<Span<'a>, WireError> {
         match self.value {
             Value::Bytes(span) => Ok(span),
-            Value::Varint(_) | Value::Fixed32 | Value::Fixed64 => Err(self.fault(Fault::Type)),
+            Value::Varint(_) | Value::Fixed32(_) | Value::Fixed64(_) => Err(self.fault(Fault::Type)),
         }
     }
 

@@ -1,0 +1,256 @@
+//! Runs models for `tests/python/peer.py`, which describes the protocol: one JSON object a line, asked on standard input,
+//! answered on standard output.
+
+#![allow(clippy::print_stdout, clippy::indexing_slicing, reason = "a tool for developers")]
+
+use std::{error::Error, fs, io::BufRead, path::Path, sync::Arc, time::Instant};
+
+use agentd_engine_native::{Isa, Model, Numerics, Options};
+use agentd_plan::{Array, Data, Fact, Given, Graph, fuse, import};
+use agentd_types::Datatype;
+use serde_json::{Value, json};
+
+type Answer = Result<Value, Box<dyn Error>>;
+
+/// What was loaded, with the inputs of every run.
+enum Runner {
+    Native(Box<Model>, Vec<Vec<u8>>),
+    Interpreter(Arc<Graph>, Vec<Array>),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut runner = None;
+    for line in std::io::stdin().lock().lines() {
+        let question: Value = serde_json::from_str(&line?)?;
+        let answer = match question["do"].as_str() {
+            Some("load") => {
+                // The memory of the one before must not count for the next.
+                drop(runner.take());
+                load(&question).map(|(loaded, answer)| {
+                    runner = Some(loaded);
+                    answer
+                })
+            }
+            Some(other) => match &mut runner {
+                Some(runner) => act(runner, other, &question),
+                None => Err("peer.nothing: no model is loaded".into()),
+            },
+            None => Err("peer.question: do is missing".into()),
+        };
+        let answer = answer.unwrap_or_else(|error| json!({ "error": shown(&*error) }));
+        println!("{answer}");
+    }
+    Ok(())
+}
+
+/// The error and all its causes.
+fn shown(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
+    let mut inputs = Vec::new();
+    for tensor in question["inputs"].as_array().ok_or("peer.question: inputs")? {
+        let name = tensor["name"].as_str().ok_or("peer.question: name")?;
+        let datatype: Datatype = tensor["datatype"].as_str().ok_or("peer.question: datatype")?.parse()?;
+        let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone())?;
+        let bytes = fs::read(tensor["file"].as_str().ok_or("peer.question: file")?)?;
+        inputs.push((name, Fact::new(datatype, shape), bytes, tensor["constant"] == true));
+    }
+    if question["threads"].as_u64().unwrap_or(1) != 1 {
+        return Err("peer.threads: the engine runs on one thread".into());
+    }
+    let mut shapes = Vec::new();
+    let mut constants = Vec::new();
+    for (name, fact, bytes, constant) in &inputs {
+        if *constant {
+            constants.push((*name, array(fact, bytes)?));
+        } else {
+            shapes.push((*name, fact.clone()));
+        }
+    }
+    let strict = question["strict"] == true;
+    let start = Instant::now();
+    let file = fs::read(question["model"].as_str().ok_or("peer.question: model")?)?;
+    let graph = import(&file, &Given { shapes: &shapes, constants: &constants, ..Given::default() })?;
+    drop(file);
+    if question["engine"] == "interpreter" {
+        let graph = Arc::new(graph);
+        let arrays = given(&graph, &inputs)?.map(|(fact, bytes)| array(fact, bytes));
+        let arrays = arrays.collect::<Result<_, _>>()?;
+        let answer =
+            json!({ "nanoseconds": nanoseconds(start), "fallbacks": [], "nodes": graph.nodes().len() });
+        return Ok((Runner::Interpreter(graph, arrays), answer));
+    }
+    let numerics = if strict { agentd_plan::Numerics::Strict } else { agentd_plan::Numerics::Fast };
+    let fused = Arc::new(fuse(&graph, numerics)?);
+    drop(graph);
+    let isa = match question["isa"].as_str() {
+        None => Isa::detect(),
+        Some(name) => [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable]
+            .into_iter()
+            .find(|isa| isa.as_str() == name && isa.available())
+            .ok_or_else(|| format!("peer.isa: {name} is not to be had here"))?,
+    };
+    let numerics = if strict { Numerics::Strict } else { Numerics::Fast };
+    let model = Model::new(Arc::clone(&fused), Options { isa, numerics })?;
+    let answer = json!({
+        "nanoseconds": nanoseconds(start),
+        "fallbacks": model.fallbacks(),
+        "nodes": fused.nodes().len(),
+        "arena_bytes": model.arena_bytes(),
+        "constant_bytes": model.constant_bytes(),
+    });
+    let bytes = given(&fused, &inputs)?.map(|(_, bytes)| bytes.clone()).collect();
+    Ok((Runner::Native(Box::new(model), bytes), answer))
+}
+
+/// What was given for each input that the graph has, in the graph's order.
+fn given<'a>(
+    graph: &Graph,
+    inputs: &'a [(&str, Fact, Vec<u8>, bool)],
+) -> Result<impl Iterator<Item = (&'a Fact, &'a Vec<u8>)>, String> {
+    let find = |id: &agentd_plan::ValueId| {
+        let name = &graph.value(*id).name;
+        let input = inputs.iter().find(|(given, ..)| given == name);
+        input
+            .map(|(_, fact, bytes, _)| (fact, bytes))
+            .ok_or_else(|| format!("peer.input: {name} is not given"))
+    };
+    Ok(graph.inputs().iter().map(find).collect::<Result<Vec<_>, _>>()?.into_iter())
+}
+
+fn act(runner: &mut Runner, what: &str, question: &Value) -> Answer {
+    let times = question["times"].as_u64().unwrap_or(1);
+    match what {
+        "run" => {
+            let mut spent = Vec::new();
+            for _ in 0..times {
+                let start = Instant::now();
+                match runner {
+                    Runner::Native(model, inputs) => {
+                        let views: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+                        std::hint::black_box(model.run(&views)?);
+                    }
+                    Runner::Interpreter(graph, inputs) => {
+                        std::hint::black_box(graph.run(inputs)?);
+                    }
+                }
+                spent.push(nanoseconds(start));
+            }
+            Ok(json!({ "nanoseconds": spent }))
+        }
+        "outputs" => {
+            let folder = Path::new(question["folder"].as_str().ok_or("peer.question: folder")?);
+            let arrays = outputs(runner)?;
+            let mut tensors = Vec::new();
+            for (number, (name, fact, bytes)) in arrays.into_iter().enumerate() {
+                let file = folder.join(format!("out-{number}"));
+                fs::write(&file, bytes)?;
+                tensors.push(json!({
+                    "name": name, "datatype": fact.datatype.as_str(), "shape": fact.shape, "file": file,
+                }));
+            }
+            Ok(json!({ "outputs": tensors }))
+        }
+        "profile" => {
+            let Runner::Native(model, inputs) = runner else {
+                return Err("peer.question: the interpreter has no profile".into());
+            };
+            let views: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+            model.start_profile();
+            for _ in 0..times {
+                std::hint::black_box(model.run(&views)?);
+            }
+            let steps = model.profile().into_iter().map(|step| {
+                json!({
+                    "name": step.origin, "kind": step.name,
+                    "nanoseconds": u64::try_from(step.time.as_nanos()).unwrap_or(u64::MAX) / times.max(1),
+                    "operations": step.work,
+                })
+            });
+            Ok(json!({ "steps": steps.collect::<Vec<_>>() }))
+        }
+        other => Err(format!("peer.question: {other}").into()),
+    }
+}
+
+/// Name, fact and bytes of each output.
+fn outputs(runner: &mut Runner) -> Result<Vec<(String, Fact, Vec<u8>)>, Box<dyn Error>> {
+    match runner {
+        Runner::Native(model, inputs) => {
+            let views: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+            let answers = model.run(&views)?;
+            let graph = model.graph();
+            let facts =
+                graph.outputs().iter().map(|(name, id)| (name.clone(), graph.value(*id).fact.clone()));
+            Ok(facts.zip(answers).map(|((name, fact), bytes)| (name, fact, bytes)).collect())
+        }
+        Runner::Interpreter(graph, inputs) => {
+            let names = graph.outputs().iter().map(|(name, _)| name.clone());
+            let answers = names.zip(graph.run(inputs)?);
+            answers.map(|(name, array)| Ok((name, array.fact(), bytes(&array)?))).collect()
+        }
+    }
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn array(fact: &Fact, bytes: &[u8]) -> Result<Array, Box<dyn Error>> {
+    macro_rules! items {
+        ($type:ty) => {{
+            let chunks = bytes.as_chunks::<{ size_of::<$type>() }>().0;
+            Array::new(fact.shape.clone(), chunks.iter().map(|item| <$type>::from_le_bytes(*item)).collect())?
+        }};
+    }
+    Ok(match fact.datatype {
+        Datatype::Bool => {
+            Array::new(fact.shape.clone(), bytes.iter().map(|item| *item != 0).collect::<Vec<bool>>())?
+        }
+        Datatype::Uint8 => items!(u8),
+        Datatype::Uint16 => items!(u16),
+        Datatype::Uint32 => items!(u32),
+        Datatype::Uint64 => items!(u64),
+        Datatype::Int8 => items!(i8),
+        Datatype::Int16 => items!(i16),
+        Datatype::Int32 => items!(i32),
+        Datatype::Int64 => items!(i64),
+        Datatype::Fp16 => items!(half::f16),
+        Datatype::Bf16 => items!(half::bf16),
+        Datatype::Fp32 => items!(f32),
+        Datatype::Fp64 => items!(f64),
+        Datatype::Bytes => return Err("peer.datatype: text".into()),
+    })
+}
+
+fn bytes(array: &Array) -> Result<Vec<u8>, Box<dyn Error>> {
+    macro_rules! items {
+        ($items:expr) => {
+            $items.iter().flat_map(|item| item.to_le_bytes()).collect()
+        };
+    }
+    Ok(match array.data() {
+        Data::Bool(items) => items.iter().map(|item| u8::from(*item)).collect(),
+        Data::U8(items) => items!(items),
+        Data::U16(items) => items!(items),
+        Data::U32(items) => items!(items),
+        Data::U64(items) => items!(items),
+        Data::I8(items) => items!(items),
+        Data::I16(items) => items!(items),
+        Data::I32(items) => items!(items),
+        Data::I64(items) => items!(items),
+        Data::F16(items) => items!(items),
+        Data::Bf16(items) => items!(items),
+        Data::F32(items) => items!(items),
+        Data::F64(items) => items!(items),
+        Data::Text(_) => return Err("peer.datatype: text".into()),
+    })
+}

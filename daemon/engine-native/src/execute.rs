@@ -1,0 +1,156 @@
+//! Runs a verified plan.
+//!
+//! The one place besides the kernels that works with pointers. Every address is a buffer's offset in the arena plus
+//! numbers of the step, and [`crate::verify`] has proved for each step that the sum lies inside the buffer.
+#![allow(
+    unsafe_code,
+    reason = "steps read and write parts of one arena at once, which slices cannot express; the plan verifier proves \
+              every range"
+)]
+
+mod elements;
+mod products;
+mod windows;
+
+use std::time::{Duration, Instant};
+
+use agentd_plan::Inputs;
+
+use crate::{
+    bytes,
+    error::RunError,
+    kernel::isa::Kernels,
+    memory::Aligned,
+    plan::Plan,
+    step::{At, Operand, Step},
+    verify::VerifiedPlan,
+};
+
+/// Time that each step took, summed over runs.
+pub(crate) type Profile = Vec<Duration>;
+
+/// The memory of one run and the kernels that work on it.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    plan: &'a Plan,
+    kernels: &'a Kernels,
+    arena: *mut f32,
+}
+
+/// Runs all steps of `plan` in `arena`, which then holds the outputs.
+///
+/// # Errors
+/// [`RunError::Arena`] when the arena is smaller than the plan says; what the interpreter refuses.
+pub(crate) fn run(
+    plan: &VerifiedPlan,
+    arena: &mut Aligned,
+    mut profile: Option<&mut Profile>,
+) -> Result<(), RunError> {
+    let plan = plan.plan();
+    if arena.len() < plan.arena {
+        return Err(RunError::Arena);
+    }
+    let run = Run { plan, kernels: plan.isa.kernels(), arena: arena.as_mut_ptr() };
+    for (at, step) in plan.steps.iter().enumerate() {
+        let started = profile.is_some().then(Instant::now);
+        run.step(step)?;
+        if let (Some(profile), Some(started)) = (profile.as_deref_mut(), started)
+            && let Some(total) = profile.get_mut(at)
+        {
+            *total += started.elapsed();
+        }
+    }
+    Ok(())
+}
+
+impl Run<'_> {
+    /// The address of a place.
+    fn at(&self, at: At) -> *mut f32 {
+        let offset = self.plan.buffers.get(at.buffer.0).map_or(0, |buffer| buffer.offset);
+        self.arena.wrapping_add(offset).wrapping_add(at.start)
+    }
+
+    /// The address of a constant.
+    fn constant(&self, start: usize) -> *const f32 {
+        self.plan.constants.as_ptr().wrapping_add(start)
+    }
+
+    fn operand(&self, operand: Operand) -> *const f32 {
+        match operand {
+            Operand::Buffer(at) => self.at(at),
+            Operand::Constant(start) => self.constant(start),
+        }
+    }
+
+    fn step(&self, step: &Step) -> Result<(), RunError> {
+        match step {
+            Step::Convolve(step) => self.convolve(step),
+            Step::Depthwise(step) => self.depthwise(step),
+            Step::Winograd(step) => self.winograd(step),
+            Step::Pool(step) => self.pool(step),
+            Step::Whole { input, output, maximum } => self.whole(input, output, *maximum),
+            Step::Reorder { from, to } => self.reorder(from, to),
+            Step::MapFunction { input, output, function } => self.map_function(input, output, *function),
+            Step::Function { input, output, count, function } => {
+                self.function(self.at(*input), self.at(*output), *count, *function);
+            }
+            Step::MapCombine { a, b, output, pairwise, range } => {
+                self.map_combine(a, b, output, *pairwise, *range)
+            }
+            Step::Combine(step) => self.combine(step),
+            Step::Scale(step) => self.scale(step),
+            Step::Copy(step) => self.copy(step),
+            Step::Softmax { .. } => self.softmax(step),
+            Step::Normalise { .. } => self.normalise(step),
+            Step::Pack { from, row, column, rows, columns, parts, to, scale } => {
+                self.pack(*from, (*row, *column), (*rows, *columns), *parts, *to, *scale);
+            }
+            Step::Reference { node, inputs, outputs } => return self.reference(*node, inputs, outputs),
+        }
+        Ok(())
+    }
+
+    /// Runs a node by the interpreter, on copies of its inputs.
+    fn reference(&self, node: usize, inputs: &[Option<At>], outputs: &[At]) -> Result<(), RunError> {
+        let graph = &self.plan.graph;
+        let Some(node) = graph.nodes().get(node) else { return Ok(()) };
+        let mut arrays = Vec::with_capacity(inputs.len());
+        for (id, at) in node.inputs.iter().zip(inputs) {
+            arrays.push(match (id, at) {
+                (Some(id), Some(at)) => {
+                    let fact = &graph.value(*id).fact;
+                    // SAFETY: the verifier proved that a value of this fact lies inside the buffer at this place.
+                    let bytes =
+                        unsafe { std::slice::from_raw_parts(self.at(*at).cast::<u8>(), fact.bytes()) };
+                    Some(bytes::array(fact, bytes)?)
+                }
+                (Some(id), None) => graph.value(*id).constant.clone(),
+                (None, _) => None,
+            });
+        }
+        let results = node.op.run(&Inputs::new(arrays.iter().map(Option::as_ref)));
+        let results = results.map_err(|error| RunError::Node { node: node.origin.clone(), source: error })?;
+        for ((array, at), id) in results.iter().zip(outputs).zip(&node.outputs) {
+            let size = graph.value(*id).fact.bytes();
+            // SAFETY: as above, and no slice of the inputs is held any more.
+            let to = unsafe { std::slice::from_raw_parts_mut(self.at(*at).cast::<u8>(), size) };
+            bytes::write(array, to);
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of `floats` floats at a place in the arena, for inputs and outputs: `bytes` of them.
+///
+/// Returns `None` when the place lies outside the arena.
+pub(crate) fn place<'a>(
+    plan: &VerifiedPlan,
+    arena: &'a mut Aligned,
+    at: At,
+    size: usize,
+) -> Option<&'a mut [u8]> {
+    let offset = plan.plan().buffers.get(at.buffer.0)?.offset.checked_add(at.start)?;
+    let floats = arena.get_mut(offset..offset.checked_add(size.div_ceil(4))?)?;
+    // SAFETY: floats are plain bytes, and the slice holds at least `size` of them.
+    Some(unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u8>(), size) })
+}

@@ -1,0 +1,188 @@
+//! Steps on maps: depthwise convolution, pooling, change of layout, halos.
+
+use super::Run;
+use crate::{
+    kernel::{
+        activation::{Function, Interleave, Map as Rows},
+        depthwise,
+        isa::DEPTHWISE_COLUMNS,
+        pool::{Pool as Window, Whole},
+    },
+    step::{Depthwise, Halo, Map, Pool},
+};
+
+/// Columns computed at once for rows of `width`: the number that wastes least, the larger of equals.
+fn columns_at_once(width: usize) -> usize {
+    let wasted = |n: usize| width.div_ceil(n) * n - width;
+    (1..=DEPTHWISE_COLUMNS.min(width))
+        .rev()
+        .filter(|n| *n >= 4 || width < 4)
+        .min_by_key(|n| wasted(*n))
+        .unwrap_or(1)
+}
+
+impl Run<'_> {
+    /// Calls `f` with the first pixel of each block of two maps.
+    pub(super) fn each_block(&self, a: &Map, b: &Map, mut f: impl FnMut(*mut f32, *mut f32)) {
+        for image in 0..b.images {
+            for block in 0..b.blocks() {
+                let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
+                f(at(a), at(b));
+            }
+        }
+    }
+
+    /// Writes the zeros around a map.
+    pub(super) fn zero_halo(&self, map: &Map) {
+        if map.halo == Halo::default() {
+            return;
+        }
+        let Halo { top, left, bottom, right } = map.halo;
+        self.each_block(map, map, |first, _| {
+            let start = first.wrapping_sub(map.lead());
+            let zero = |offset: usize, floats: usize| {
+                // SAFETY: the verifier proved the map with its halo, and that its rows are as long as its columns.
+                unsafe { start.wrapping_add(offset).write_bytes(0, floats) }
+            };
+            zero(0, top * map.row + left * map.pixel);
+            for row in 1..map.rows {
+                zero((top + row) * map.row - right * map.pixel, (right + left) * map.pixel);
+            }
+            let end = (top + map.rows) * map.row;
+            zero(end - right * map.pixel, right * map.pixel + bottom * map.row);
+        });
+    }
+
+    pub(super) fn depthwise(&self, d: &Depthwise) {
+        let (input, output, lanes) = (&d.input, &d.output, self.kernels.lanes);
+        let columns = columns_at_once(output.columns);
+        let special = d.taps.0 == d.taps.1 && d.dilations == (1, 1);
+        let square = if special { d.taps.0 } else { 0 };
+        let kernel = self.kernels.depthwise(square, d.strides.1, columns);
+        let Some(kernel) = kernel.or_else(|| self.kernels.depthwise(0, 1, columns)) else { return };
+        let taps = d.taps.0 * d.taps.1;
+        for image in 0..output.images {
+            for block in 0..output.blocks() {
+                let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
+                let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
+                let p = depthwise::Depthwise {
+                    input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel),
+                    in_row: input.row,
+                    stride_row: d.strides.0,
+                    in_pixel: d.strides.1 * input.pixel,
+                    kernel_rows: d.taps.0,
+                    kernel_columns: d.taps.1,
+                    tap_row: d.dilations.0 * input.row,
+                    tap_column: d.dilations.1 * input.pixel,
+                    weights: self.constant(d.weights + block * taps * lanes),
+                    bias: self.constant(d.bias + block * lanes),
+                    output: to,
+                    out_row: output.row,
+                    out_pixel: output.pixel,
+                    rows: output.rows,
+                    width: output.columns,
+                    low: d.range.0,
+                    high: d.range.1,
+                };
+                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
+                // stays within the input's halo, and the weights of each block.
+                unsafe { kernel(&p) }
+                if let Some(function) = d.function {
+                    self.rows(to, output.row, output.rows, output.columns * lanes, function);
+                }
+            }
+        }
+        self.zero_halo(output);
+    }
+
+    /// Applies a function in place to rows whose range the verifier proved.
+    pub(super) fn rows(&self, at: *mut f32, row: usize, rows: usize, length: usize, function: Function) {
+        let p = Rows { input: at, in_row: row, output: at, out_row: row, rows, length, function };
+        // SAFETY: the processor has the plan's instruction set; the caller's step was proved to write these rows.
+        unsafe { (self.kernels.map)(&p) }
+    }
+
+    pub(super) fn pool(&self, p: &Pool) {
+        let (input, output) = (&p.input, &p.output);
+        let kernel = if p.maximum { self.kernels.maximum } else { self.kernels.average };
+        self.each_block(input, output, |from, to| {
+            for y in 0..output.rows {
+                let start = y * p.strides.0;
+                let end = (start + (p.window.0 - 1) * p.dilations.0 + 1).saturating_sub(p.padding.0);
+                let skipped = p.padding.0.saturating_sub(start).div_ceil(p.dilations.0) * p.dilations.0;
+                let window = Window {
+                    input: from,
+                    in_row: input.row,
+                    rows: ((start + skipped).saturating_sub(p.padding.0), end.min(input.rows)),
+                    in_width: input.columns,
+                    window: p.window.1,
+                    stride: p.strides.1,
+                    dilation: p.dilations.1,
+                    row_dilation: p.dilations.0,
+                    padding: p.padding.1,
+                    output: to.wrapping_add(y * output.row),
+                    width: output.columns,
+                    divisor: p.divisor,
+                };
+                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps; the window is
+                // clipped to the input's pixels.
+                unsafe { kernel(&window) }
+            }
+        });
+        self.zero_halo(output);
+    }
+
+    pub(super) fn whole(&self, input: &Map, output: &Map, maximum: bool) {
+        self.each_block(input, output, |from, to| {
+            let p = Whole {
+                input: from,
+                in_row: input.row,
+                rows: input.rows,
+                width: input.columns,
+                output: to,
+                maximum,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved both maps.
+            unsafe { (self.kernels.whole)(&p) }
+        });
+        self.zero_halo(output);
+    }
+
+    pub(super) fn reorder(&self, from: &Map, to: &Map) {
+        if from.lanes == to.lanes {
+            self.each_block(from, to, |a, b| {
+                for y in 0..to.rows {
+                    let (a, b) = (a.wrapping_add(y * from.row), b.wrapping_add(y * to.row));
+                    let length = (to.columns - 1) * to.pixel + to.lanes;
+                    if from.pixel == to.pixel {
+                        // SAFETY: the verifier proved both maps, of one size; `copy` allows overlap.
+                        unsafe { std::ptr::copy(a, b, length) }
+                    }
+                }
+            });
+        } else {
+            let (plain, blocked, inwards) = if to.lanes > 1 { (from, to, true) } else { (to, from, false) };
+            for image in 0..to.images {
+                for block in 0..blocked.blocks() {
+                    let channel = block * blocked.lanes;
+                    let p = Interleave {
+                        plain: self.at(plain.at).wrapping_add(image * plain.image + channel * plain.block),
+                        plain_channel: plain.block,
+                        plain_row: plain.row,
+                        blocked: self
+                            .at(blocked.at)
+                            .wrapping_add(image * blocked.image + block * blocked.block),
+                        blocked_row: blocked.row,
+                        rows: to.rows,
+                        width: to.columns,
+                        channels: blocked.lanes.min(to.channels - channel),
+                    };
+                    let kernel = if inwards { self.kernels.interleave } else { self.kernels.separate };
+                    // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size.
+                    unsafe { kernel(&p) }
+                }
+            }
+        }
+        self.zero_halo(to);
+    }
+}

@@ -1,0 +1,21 @@
+//! Vector kernels: what runs in the inner loops, once for each instruction set.
+//!
+//! In: raw pointers and strides that the plan verifier has proved to stay inside their memory. Out: numbers in that
+//! memory. Every kernel is one generic function over [`simd::Simd`]; [`isa`] compiles it for each instruction set
+//! and picks one at run time. Nothing here allocates, knows a graph, or checks a bound: that is proved before.
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "vector instructions and strided memory cannot be had otherwise; every function states what its caller \
+              owes, the same for all: the pointers of its parameters are valid for the extents that they name"
+)]
+#![allow(clippy::indexing_slicing, reason = "indices are below constants of the same array")]
+
+pub(crate) mod activation;
+pub(crate) mod conv;
+pub(crate) mod depthwise;
+pub(crate) mod isa;
+pub(crate) mod pool;
+pub(crate) mod rows;
+pub(crate) mod simd;
+pub(crate) mod winograd;

@@ -1,0 +1,355 @@
+//! What is done to each number by itself, or to two numbers at the same place.
+
+use super::simd::Simd;
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Function {
+    /// Held between two ends; NaN stays.
+    Clamp { low: f32, high: f32 },
+    /// `x`, or `slope * x` below zero.
+    LeakyRelu { slope: f32 },
+    /// `max(0, min(1, slope * x + offset))`.
+    HardSigmoid { slope: f32, offset: f32 },
+    /// `x * max(0, min(1, x / 6 + 1 / 2))`.
+    HardSwish,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// By the error function.
+    Gelu,
+    /// By its tanh form.
+    GeluTanh,
+    /// The error function.
+    Erf,
+    /// `e^x`.
+    Exp,
+    /// The square root.
+    Sqrt,
+    /// `1 / x`.
+    Reciprocal,
+    /// The magnitude.
+    Abs,
+    /// The negative.
+    Negative,
+    /// Down to an integer.
+    Floor,
+    /// To the nearest integer, ties to even.
+    Round,
+    /// `slope * (e^x - 1)` below zero, else `x`.
+    Elu { slope: f32 },
+}
+
+/// A function of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pairwise {
+    /// `a + b`.
+    Add,
+    /// `a - b`.
+    Subtract,
+    /// `a * b`.
+    Multiply,
+    /// `a / b`.
+    Divide,
+    /// The larger; NaN when either is.
+    Maximum,
+    /// The smaller; NaN when either is.
+    Minimum,
+}
+
+/// Rows of numbers, each changed by a function; in place or not. Distances are in floats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Map {
+    /// `[rows][length]`.
+    pub(crate) input: *const f32,
+    /// From one row to the next.
+    pub(crate) in_row: usize,
+    /// The results; may be the input.
+    pub(crate) output: *mut f32,
+    /// From one row to the next.
+    pub(crate) out_row: usize,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Floats in a row.
+    pub(crate) length: usize,
+    /// What is done.
+    pub(crate) function: Function,
+}
+
+/// Rows of pairs. Distances are in floats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Combine {
+    /// `[rows][length]`, or `[rows][1]` where `a_step` is 0.
+    pub(crate) a: *const f32,
+    /// From one row to the next.
+    pub(crate) a_row: usize,
+    /// 1, or 0 where one number is used along the row.
+    pub(crate) a_step: usize,
+    /// As `a`.
+    pub(crate) b: *const f32,
+    /// From one row to the next.
+    pub(crate) b_row: usize,
+    /// As `a_step`.
+    pub(crate) b_step: usize,
+    /// The results; may be `a` or `b` where that has the same layout.
+    pub(crate) output: *mut f32,
+    /// From one row to the next.
+    pub(crate) out_row: usize,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Floats in a row.
+    pub(crate) length: usize,
+    /// What is done to the pairs.
+    pub(crate) pairwise: Pairwise,
+    /// What is done to the results, between two ends; NaN stays.
+    pub(crate) low: f32,
+    /// The upper end.
+    pub(crate) high: f32,
+}
+
+/// Rows of one block of channels, each pixel multiplied by the same vector. Distances are in floats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vector {
+    /// The first pixel.
+    pub(crate) input: *const f32,
+    /// From one row to the next.
+    pub(crate) in_row: usize,
+    /// The vector.
+    pub(crate) vector: *const f32,
+    /// A second vector, that is added for `multiply-add`; null for none.
+    pub(crate) offset: *const f32,
+    /// The results; may be the input.
+    pub(crate) output: *mut f32,
+    /// From one row to the next.
+    pub(crate) out_row: usize,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Pixels in a row.
+    pub(crate) width: usize,
+    /// What is done to each pair.
+    pub(crate) pairwise: Pairwise,
+    /// Results below become this; NaN stays.
+    pub(crate) low: f32,
+    /// Results above become this; NaN stays.
+    pub(crate) high: f32,
+}
+
+#[inline(always)]
+unsafe fn load<S: Simd>(p: *const f32, n: usize) -> S::V {
+    unsafe { if n < S::LANES { S::load_first(p, n) } else { S::load(p) } }
+}
+
+#[inline(always)]
+unsafe fn store<S: Simd>(p: *mut f32, v: S::V, n: usize) {
+    unsafe { if n < S::LANES { S::store_first(p, v, n) } else { S::store(p, v) } }
+}
+
+/// Applies `f` to every number of the rows.
+#[inline(always)]
+unsafe fn each<S: Simd>(p: &Map, f: impl Fn(S::V) -> S::V) {
+    unsafe {
+        for row in 0..p.rows {
+            let (x, y) = (p.input.add(row * p.in_row), p.output.add(row * p.out_row));
+            let mut at = 0;
+            while at + 2 * S::LANES <= p.length {
+                let (a, b) = (f(S::load(x.add(at))), f(S::load(x.add(at + S::LANES))));
+                S::store(y.add(at), a);
+                S::store(y.add(at + S::LANES), b);
+                at += 2 * S::LANES;
+            }
+            while at < p.length {
+                let n = S::LANES.min(p.length - at);
+                store::<S>(y.add(at), f(load::<S>(x.add(at), n)), n);
+                at += n;
+            }
+        }
+    }
+}
+
+/// Applies the function to all rows.
+///
+/// # Safety
+/// The processor has the instruction set of `S`, and every pointer of `p` is valid for what the fields describe.
+#[inline(always)]
+pub(crate) unsafe fn map<S: Simd>(p: &Map) {
+    unsafe {
+        let (zero, one) = (S::splat(0.0), S::splat(1.0));
+        match p.function {
+            Function::Clamp { low, high } => {
+                let (low, high) = (S::splat(low), S::splat(high));
+                each::<S>(p, |x| S::min(high, S::max(low, x)));
+            }
+            Function::LeakyRelu { slope } => {
+                let slope = S::splat(slope);
+                each::<S>(p, |x| S::select_less(x, zero, S::mul(x, slope), x));
+            }
+            Function::HardSigmoid { slope, offset } => {
+                let (slope, offset) = (S::splat(slope), S::splat(offset));
+                each::<S>(p, |x| S::min(one, S::max(zero, S::fma(x, slope, offset))));
+            }
+            Function::HardSwish => {
+                let (sixth, half) = (S::splat(1.0 / 6.0), S::splat(0.5));
+                each::<S>(p, |x| S::mul(x, S::min(one, S::max(zero, S::fma(x, sixth, half)))));
+            }
+            Function::Sigmoid => each::<S>(p, |x| S::sigmoid(x)),
+            Function::Silu => each::<S>(p, |x| S::mul(x, S::sigmoid(x))),
+            Function::Tanh => each::<S>(p, |x| S::tanh(x)),
+            Function::Gelu => each::<S>(p, |x| S::gelu(x)),
+            Function::GeluTanh => each::<S>(p, |x| S::gelu_tanh(x)),
+            Function::Erf => each::<S>(p, |x| S::erf(x)),
+            Function::Exp => each::<S>(p, |x| S::exp(x)),
+            Function::Sqrt => each::<S>(p, |x| S::sqrt(x)),
+            Function::Reciprocal => each::<S>(p, |x| S::div(one, x)),
+            Function::Abs => each::<S>(p, |x| S::abs(x)),
+            Function::Negative => {
+                let minus = S::splat(-1.0);
+                each::<S>(p, |x| S::mul(x, minus));
+            }
+            Function::Floor => each::<S>(p, |x| S::floor(x)),
+            Function::Round => each::<S>(p, |x| S::round(x)),
+            Function::Elu { slope } => {
+                let slope = S::splat(slope);
+                each::<S>(p, |x| S::select_less(x, zero, S::mul(slope, S::sub(S::exp(x), one)), x));
+            }
+        }
+    }
+}
+
+/// Applies `f` to every pair of the rows.
+#[inline(always)]
+unsafe fn pairs<S: Simd>(p: &Combine, f: impl Fn(S::V, S::V) -> S::V) {
+    unsafe {
+        let (low, high) = (S::splat(p.low), S::splat(p.high));
+        for row in 0..p.rows {
+            let (a, b) = (p.a.add(row * p.a_row), p.b.add(row * p.b_row));
+            let y = p.output.add(row * p.out_row);
+            let mut at = 0;
+            while at < p.length {
+                let n = S::LANES.min(p.length - at);
+                let u = if p.a_step == 0 { S::splat_from(a) } else { load::<S>(a.add(at), n) };
+                let v = if p.b_step == 0 { S::splat_from(b) } else { load::<S>(b.add(at), n) };
+                store::<S>(y.add(at), S::min(high, S::max(low, f(u, v))), n);
+                at += n;
+            }
+        }
+    }
+}
+
+/// One function of two vectors.
+#[inline(always)]
+unsafe fn pairwise<S: Simd>(kind: Pairwise, a: S::V, b: S::V) -> S::V {
+    unsafe {
+        match kind {
+            Pairwise::Add => S::add(a, b),
+            Pairwise::Subtract => S::sub(a, b),
+            Pairwise::Multiply => S::mul(a, b),
+            Pairwise::Divide => S::div(a, b),
+            Pairwise::Maximum => S::max_nan(a, b),
+            Pairwise::Minimum => {
+                let minus = S::splat(-1.0);
+                S::mul(minus, S::max_nan(S::mul(minus, a), S::mul(minus, b)))
+            }
+        }
+    }
+}
+
+/// Combines all rows.
+///
+/// # Safety
+/// As [`map`].
+#[inline(always)]
+pub(crate) unsafe fn combine<S: Simd>(p: &Combine) {
+    unsafe {
+        match p.pairwise {
+            Pairwise::Add => pairs::<S>(p, |a, b| S::add(a, b)),
+            Pairwise::Multiply => pairs::<S>(p, |a, b| S::mul(a, b)),
+            kind => pairs::<S>(p, |a, b| pairwise::<S>(kind, a, b)),
+        }
+    }
+}
+
+/// Combines each pixel of one block of channels with one vector.
+///
+/// # Safety
+/// As [`map`].
+#[inline(always)]
+pub(crate) unsafe fn vector<S: Simd>(p: &Vector) {
+    unsafe {
+        let (low, high, v) = (S::splat(p.low), S::splat(p.high), S::load(p.vector));
+        let offset = if p.offset.is_null() { S::splat(0.0) } else { S::load(p.offset) };
+        for row in 0..p.rows {
+            let (x, y) = (p.input.add(row * p.in_row), p.output.add(row * p.out_row));
+            for pixel in 0..p.width {
+                let here = S::load(x.add(pixel * S::LANES));
+                let value = if p.offset.is_null() {
+                    pairwise::<S>(p.pairwise, here, v)
+                } else {
+                    S::fma(here, v, offset)
+                };
+                S::store(y.add(pixel * S::LANES), S::min(high, S::max(low, value)));
+            }
+        }
+    }
+}
+
+/// Pixels of one block of channels between a plain map (channel by channel) and a blocked one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interleave {
+    /// The first pixel of the block's first channel in the plain map.
+    pub(crate) plain: *mut f32,
+    /// From one channel to the next in the plain map.
+    pub(crate) plain_channel: usize,
+    /// From one row to the next in the plain map.
+    pub(crate) plain_row: usize,
+    /// The first pixel in the blocked map.
+    pub(crate) blocked: *mut f32,
+    /// From one row to the next in the blocked map.
+    pub(crate) blocked_row: usize,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Pixels in a row.
+    pub(crate) width: usize,
+    /// Channels of the block that exist.
+    pub(crate) channels: usize,
+}
+
+/// Plain to blocked; lanes of channels that do not exist become 0.
+///
+/// # Safety
+/// As [`map`].
+#[inline(always)]
+pub(crate) unsafe fn interleave<S: Simd>(p: &Interleave) {
+    unsafe {
+        for y in 0..p.rows {
+            let (from, to) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
+            for x in 0..p.width {
+                let mut lanes = [0.0; super::simd::MAX_LANES];
+                for (c, lane) in lanes.iter_mut().enumerate().take(p.channels) {
+                    *lane = *from.add(c * p.plain_channel + x);
+                }
+                S::store(to.add(x * S::LANES), S::load(lanes.as_ptr()));
+            }
+        }
+    }
+}
+
+/// Blocked to plain.
+///
+/// # Safety
+/// As [`map`].
+#[inline(always)]
+pub(crate) unsafe fn separate<S: Simd>(p: &Interleave) {
+    unsafe {
+        for y in 0..p.rows {
+            let (to, from) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
+            for c in 0..p.channels {
+                for x in 0..p.width {
+                    *to.add(c * p.plain_channel + x) = *from.add(x * S::LANES + c);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Lanes of `f32`: one trait, one implementation for each instruction set.
+//!
+//! Everything a kernel does with numbers goes through [`Simd`], so a kernel is written once. The mathematical
+//! functions are here too, since their accuracy must be the same wherever they are used.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
+pub(crate) use portable::Portable;
+
+/// The largest [`Simd::LANES`] of any implementation.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Vectors of `f32` and what kernels do with them.
+///
+/// # Safety
+/// All functions need a processor that has the instruction set. Those that take a pointer need it valid for
+/// [`Simd::LANES`] floats (one for [`Simd::splat_from`], `n` for [`Simd::load_first`] and [`Simd::store_first`]);
+/// no alignment is asked for.
+///
+/// NaN: `max(a, b)` and `min(a, b)` return `b` when either is NaN, so that a value given as `b` keeps its NaN.
+pub(crate) trait Simd: Copy + 'static {
+    /// A vector of [`Simd::LANES`] floats.
+    type V: Copy;
+    /// Floats in a vector.
+    const LANES: usize;
+
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// The first `n` lanes, `n <= LANES`; the others are zero.
+    unsafe fn load_first(p: *const f32, n: usize) -> Self::V;
+    /// Stores the first `n` lanes, `n <= LANES`.
+    unsafe fn store_first(p: *mut f32, v: Self::V, n: usize);
+    unsafe fn splat_from(p: *const f32) -> Self::V;
+    unsafe fn splat(x: f32) -> Self::V;
+    /// `a * b + c`, rounded once where the instruction set can.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sqrt(a: Self::V) -> Self::V;
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// The larger, or NaN when either is NaN.
+    unsafe fn max_nan(a: Self::V, b: Self::V) -> Self::V;
+    /// To the nearest integer, ties to even.
+    unsafe fn round(a: Self::V) -> Self::V;
+    unsafe fn floor(a: Self::V) -> Self::V;
+    /// `2^a` for integral `a` in `-126..=127`.
+    unsafe fn exp2_integral(a: Self::V) -> Self::V;
+    unsafe fn abs(a: Self::V) -> Self::V;
+    /// The magnitude of `m` with the sign of `s`.
+    unsafe fn copysign(m: Self::V, s: Self::V) -> Self::V;
+    /// Lane by lane: `x` where `a < b`, else `y` (also where either is NaN).
+    unsafe fn select_less(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// The sum of the lanes, in a fixed order.
+    unsafe fn sum(a: Self::V) -> f32;
+    /// The largest lane; NaN lanes may be skipped.
+    unsafe fn largest(a: Self::V) -> f32;
+    /// `1 / a` by estimate and one Newton step, to about 2e-7 relative, for `a` in `1..1e37`.
+    unsafe fn reciprocal_fast(a: Self::V) -> Self::V;
+    /// Asks for the cache line at `p` to be brought near; `p` may be any address.
+    unsafe fn prefetch(p: *const f32);
+
+    /// `e^x` to about 1e-7 relative: 0 and infinity where it leaves the range, NaN stays NaN.
+    ///
+    /// Range reduction by ln 2 in two parts and the polynomial of degree 5 of Cephes' `expf`; the power of two is
+    /// applied in two halves so that results near both ends of the range are right.
+    #[inline(always)]
+    unsafe fn exp(x: Self::V) -> Self::V {
+        unsafe {
+            let x = Self::min(Self::splat(89.0), Self::max(Self::splat(-104.0), x));
+            let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
+            let p = exp_polynomial::<Self>(x, n);
+            let half = Self::floor(Self::mul(n, Self::splat(0.5)));
+            let rest = Self::sub(n, half);
+            Self::mul(Self::mul(p, Self::exp2_integral(half)), Self::exp2_integral(rest))
+        }
+    }
+
+    /// `e^x` for sums with 1: as [`Simd::exp`] within `-87..=88`, held at the ends outside.
+    #[inline(always)]
+    unsafe fn exp_held(x: Self::V) -> Self::V {
+        unsafe {
+            let x = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.0), x));
+            let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
+            Self::mul(exp_polynomial::<Self>(x, n), Self::exp2_integral(n))
+        }
+    }
+
+    /// `1 / (1 + e^-x)`.
+    #[inline(always)]
+    unsafe fn sigmoid(x: Self::V) -> Self::V {
+        unsafe {
+            let e = Self::exp_held(Self::sub(Self::splat(0.0), x));
+            Self::reciprocal_fast(Self::add(Self::splat(1.0), Self::min(Self::splat(1e37), e)))
+        }
+    }
+
+    /// Hyperbolic tangent, to 2e-7 relative: a polynomial near zero (Cephes' `tanhf`), else `1 - 2 / (1 + e^2x)`.
+    #[inline(always)]
+    unsafe fn tanh(x: Self::V) -> Self::V {
+        unsafe {
+            let a = Self::abs(x);
+            let s = Self::mul(x, x);
+            let mut p = Self::splat(-5.704_988_7e-3);
+            for c in [2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1] {
+                p = Self::fma(p, s, Self::splat(c));
+            }
+            let near = Self::fma(Self::mul(p, s), x, x);
+            let e = Self::exp_held(Self::add(a, a));
+            let far = Self::sub(
+                Self::splat(1.0),
+                Self::mul(
+                    Self::splat(2.0),
+                    Self::reciprocal_fast(Self::min(Self::splat(1e37), Self::add(Self::splat(1.0), e))),
+                ),
+            );
+            Self::select_less(a, Self::splat(0.625), near, Self::copysign(far, x))
+        }
+    }
+
+    /// `1 - erf(a)` for `a >= 0`, to 1.5e-7 absolute: Abramowitz and Stegun, 7.1.26.
+    #[inline(always)]
+    unsafe fn erfc_of_positive(a: Self::V) -> Self::V {
+        unsafe {
+            let t = Self::reciprocal_fast(Self::fma(a, Self::splat(0.327_591_1), Self::splat(1.0)));
+            let mut p = Self::splat(1.061_405_4);
+            for c in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
+                p = Self::fma(p, t, Self::splat(c));
+            }
+            Self::mul(Self::mul(p, t), Self::exp_held(Self::sub(Self::splat(0.0), Self::mul(a, a))))
+        }
+    }
+
+    /// The error function: its Taylor series up to 0.75 (2e-8 relative), else by [`Simd::erfc_of_positive`].
+    #[inline(always)]
+    unsafe fn erf(x: Self::V) -> Self::V {
+        unsafe {
+            let a = Self::min(Self::splat(1e4), Self::abs(x));
+            let s = Self::mul(x, x);
+            let mut p = Self::splat(-1.492_565e-5);
+            for c in
+                [1.205_533e-4, -8.548_327e-4, 5.223_977_6e-3, -2.686_617e-2, 1.128_379_2e-1, -3.761_264e-1]
+            {
+                p = Self::fma(p, s, Self::splat(c));
+            }
+            let near = Self::mul(Self::fma(p, s, Self::splat(std::f32::consts::FRAC_2_SQRT_PI)), x);
+            let far = Self::copysign(Self::sub(Self::splat(1.0), Self::erfc_of_positive(a)), x);
+            Self::select_less(Self::splat(0.75), a, far, near)
+        }
+    }
+
+    /// `x / 2 * (1 + erf(x / sqrt 2))`, to 1.5e-7 of the larger of 1 and `|x|`.
+    #[inline(always)]
+    unsafe fn gelu(x: Self::V) -> Self::V {
+        unsafe {
+            let z = Self::mul(x, Self::splat(std::f32::consts::FRAC_1_SQRT_2));
+            let a = Self::min(Self::splat(1e4), Self::abs(z));
+            let e = Self::sub(Self::splat(1.0), Self::erfc_of_positive(a));
+            let h = Self::mul(x, Self::splat(0.5));
+            Self::fma(h, Self::copysign(e, x), h)
+        }
+    }
+
+    /// GELU by its tanh form: `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+    #[inline(always)]
+    unsafe fn gelu_tanh(x: Self::V) -> Self::V {
+        unsafe {
+            let cube = Self::mul(Self::mul(x, x), x);
+            let inner = Self::fma(cube, Self::splat(0.044_715), x);
+            let t = Self::tanh(Self::mul(inner, Self::splat(0.797_884_6)));
+            let h = Self::mul(x, Self::splat(0.5));
+            Self::fma(h, t, h)
+        }
+    }
+}
+
+/// `e^(x - n ln 2)`: Cephes' `expf`.
+#[inline(always)]
+unsafe fn exp_polynomial<S: Simd + ?Sized>(x: S::V, n: S::V) -> S::V {
+    unsafe {
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.987_569_1e-4);
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::fma(p, S::mul(r, r), S::add(r, S::splat(1.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Applies a function of the portable lanes to each value.
+    fn apply(f: unsafe fn([f32; 8]) -> [f32; 8], x: f32) -> f32 {
+        unsafe { f([x; 8])[0] }
+    }
+
+    #[track_caller]
+    fn check(f: unsafe fn([f32; 8]) -> [f32; 8], exact: fn(f64) -> f64, from: f32, to: f32, within: f64) {
+        let mut worst = (0.0, 0.0_f32);
+        for i in 0_u16..=2000 {
+            let x = from + (to - from) * f32::from(i) / 2000.0;
+            let (got, want) = (f64::from(apply(f, x)), exact(f64::from(x)));
+            let off = (got - want).abs() / want.abs().max(1e-3);
+            if off > worst.0 {
+                worst = (off, x);
+            }
+        }
+        assert!(worst.0 <= within, "off by {} at {}", worst.0, worst.1);
+    }
+
+    #[test]
+    fn functions_are_as_accurate_as_they_say() {
+        check(Portable::exp, f64::exp, -20.0, 20.0, 3e-7);
+        check(Portable::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -20.0, 20.0, 1e-6);
+        check(Portable::tanh, f64::tanh, -10.0, 10.0, 4e-7);
+        check(Portable::tanh, f64::tanh, -0.01, 0.01, 4e-7);
+        check(Portable::erf, erf, -4.0, 4.0, 4e-7);
+        check(Portable::gelu, |x| x / 2.0 * (1.0 + erf(x / 2.0_f64.sqrt())), 0.0, 6.0, 1e-6);
+    }
+
+    #[test]
+    fn the_ends_of_the_range_and_nan_come_out_as_defined() {
+        for (x, want) in [(f32::NEG_INFINITY, 0.0), (f32::INFINITY, f32::INFINITY), (-200.0, 0.0), (0.0, 1.0)]
+        {
+            assert_eq!(apply(Portable::exp, x).to_bits(), want.to_bits(), "exp {x}");
+        }
+        for f in [Portable::exp, Portable::sigmoid, Portable::tanh, Portable::erf, Portable::gelu] {
+            assert!(apply(f, f32::NAN).is_nan());
+        }
+        for (x, want) in [(f32::INFINITY, 1.0), (f32::NEG_INFINITY, -1.0)] {
+            assert!((apply(Portable::tanh, x) - want).abs() < 1e-6);
+            assert!((apply(Portable::erf, x) - want).abs() < 1e-6);
+        }
+    }
+
+    /// The error function by its series, in double precision.
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200_u32 {
+            let n = f64::from(n);
+            term *= -x * x / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        sum * std::f64::consts::FRAC_2_SQRT_PI
+    }
+}

@@ -1,0 +1,354 @@
+//! Convolutions and pooling.
+
+use agentd_plan::{
+    Node, Numerics,
+    op::{Conv, Pool, Unary, Window, pool::PoolKind},
+};
+
+use super::{Lowering, plain_map, sizes};
+use crate::{
+    kernel::activation::Function,
+    pack,
+    step::{self, Convolve, Depthwise, Halo, Map, Parts, Step, Weights, Winograd},
+};
+
+/// Maps at least this high and wide gain by Winograd's method; below, its weights cost more than it saves.
+const WINOGRAD_PIXELS: usize = 14;
+/// Channels from which the transforms pay.
+const WINOGRAD_CHANNELS: usize = 32;
+/// Floats of transformed tiles that are worked on at once: 1 MiB.
+const WINOGRAD_SCRATCH: usize = 1 << 18;
+
+/// A window over rows and columns.
+struct Plane {
+    taps: (usize, usize),
+    strides: (usize, usize),
+    dilations: (usize, usize),
+    padding: (usize, usize),
+    after: (usize, usize),
+}
+
+fn plane(window: &Window) -> Option<Plane> {
+    let pair = |items: &[usize], missing: usize| match *items {
+        [a, b] => Some((a, b)),
+        [b] => Some((missing, b)),
+        _ => None,
+    };
+    Some(Plane {
+        taps: pair(&window.kernel, 1)?,
+        strides: pair(&window.strides, 1)?,
+        dilations: pair(&window.dilations, 1)?,
+        padding: pair(&window.pads_begin, 0)?,
+        after: pair(&window.pads_end, 0)?,
+    })
+}
+
+/// What follows a sum: a range to hold it in, and a function.
+pub(super) type Ending = ((f32, f32), Option<Function>);
+
+impl Lowering<'_> {
+    /// The ending of an activation; `None` when there is no kernel for it.
+    pub(super) fn ending(activation: Option<Unary>) -> Option<Ending> {
+        let everything = (f32::NEG_INFINITY, f32::INFINITY);
+        let Some(activation) = activation else { return Some((everything, None)) };
+        match super::elementwise::function(activation)? {
+            Function::Clamp { low, high } => Some(((low, high), None)),
+            function => Some((everything, Some(function))),
+        }
+    }
+
+    pub(super) fn convolution(&mut self, conv: &Conv, node: &Node) -> Option<()> {
+        let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
+        let weights = self.constant_of(node.inputs.get(1).copied()?)?;
+        let bias = match node.inputs.get(2).copied().flatten() {
+            Some(id) => Some(self.constant_of(Some(id))?),
+            None => None,
+        };
+        let plane = plane(&conv.window)?;
+        let ending = Self::ending(conv.activation)?;
+        let (_, channels, ..) = sizes(&self.fact(x).shape)?;
+        let (_, columns, ..) = sizes(&self.fact(output).shape)?;
+        if !self.is_f32(x) {
+            return None;
+        }
+        let residual = match node.inputs.get(3).copied().flatten() {
+            Some(id) => Some(self.map(id)?),
+            None => None,
+        };
+        let shape = Shape { channels, columns, groups: conv.groups };
+        if conv.groups == channels && columns == channels && residual.is_none() && channels > 1 {
+            let (input, output) = (self.map(x)?, self.new_map(output)?);
+            return self.depthwise(&plane, weights, bias, (input, output), ending);
+        }
+        if conv.groups > 1 {
+            let (input, output) = (self.map(x)?, self.new_map(output)?);
+            return self.grouped(&plane, &shape, weights, bias, (input, output, residual), ending);
+        }
+        if self.form(x).map.is_none() && channels < self.kernels.lanes && plane.dilations.1 == 1 {
+            return self.stem(&plane, &shape, weights, bias, (x, residual), output, ending);
+        }
+        let (input, output) = (self.map(x)?, self.new_map(output)?);
+        if self.suits_winograd(&plane, &shape, &output) {
+            return self.winograd(&shape, weights, bias, (input, output, residual), ending);
+        }
+        let packed = pack::pack_convolution(
+            weights,
+            (columns, channels, plane.taps.0, plane.taps.1),
+            self.kernels.lanes,
+            self.kernels,
+        );
+        let weights = Weights::Packed { start: self.constants(&packed) };
+        let bias = self.channel_constants(bias, columns);
+        let step = dense(&plane, input, output, residual, weights, bias, ending);
+        self.push(Step::Convolve(Box::new(step)));
+        Some(())
+    }
+
+    /// Few input channels, read from the plain form: the taps of a row are taken as channels that lie next to each other.
+    #[expect(clippy::too_many_arguments, reason = "what a convolution is")]
+    fn stem(
+        &mut self,
+        plane: &Plane,
+        shape: &Shape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        (x, residual): (agentd_plan::ValueId, Option<Map>),
+        output: agentd_plan::ValueId,
+        (range, function): Ending,
+    ) -> Option<()> {
+        let halo =
+            Halo { top: plane.padding.0, left: plane.padding.1, bottom: plane.after.0, right: plane.after.1 };
+        let fact = self.fact(x);
+        let plain = self.plain(x);
+        let from = plain_map(plain, &fact.shape, Halo::default())?;
+        let input = if halo == Halo::default() {
+            from
+        } else {
+            let sized = plain_map(plain, &fact.shape, halo)?;
+            let at = self.buffer(sized.images.checked_mul(sized.image)?);
+            let to = plain_map(at, &fact.shape, halo)?;
+            self.push(Step::Reorder { from, to });
+            to
+        };
+        let inner = shape.channels * plane.taps.0 * plane.taps.1;
+        let packed = pack::pack(inner, shape.columns, self.kernels, |i, column| {
+            weights.get(column * inner + i).copied().unwrap_or_default()
+        });
+        let weights = Weights::Packed { start: self.constants(&packed) };
+        let bias = self.channel_constants(bias, shape.columns);
+        let output = self.new_map(output)?;
+        let step = Convolve {
+            channels: shape.channels * plane.taps.1,
+            channel_block: plane.taps.1,
+            taps: (plane.taps.0, 1),
+            range,
+            function,
+            ..dense(plane, input, output, residual, weights, bias, (range, function))
+        };
+        self.push(Step::Convolve(Box::new(step)));
+        Some(())
+    }
+
+    /// Groups of channels: for each group of output blocks, a convolution over the input blocks that its channels read,
+    /// with factors of 0 where they do not.
+    fn grouped(
+        &mut self,
+        plane: &Plane,
+        shape: &Shape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        (input, output, residual): (Map, Map, Option<Map>),
+        ending: Ending,
+    ) -> Option<()> {
+        let (lanes, kernels) = (self.kernels.lanes, self.kernels);
+        let (per_in, per_out) = (shape.channels / shape.groups, shape.columns / shape.groups);
+        let taps = plane.taps.0 * plane.taps.1;
+        for (first, count) in pack::groups(shape.columns.div_ceil(lanes), kernels) {
+            let columns = (first * lanes, ((first + count) * lanes).min(shape.columns));
+            let from = columns.0 / per_out * per_in / lanes * lanes;
+            let to = (((columns.1 - 1) / per_out + 1) * per_in).min(shape.channels);
+            let mut dense_weights = vec![0.0; (columns.1 - columns.0) * (to - from) * taps];
+            for column in columns.0..columns.1 {
+                let base = column / per_out * per_in;
+                for channel in 0..per_in {
+                    let source = (column * per_in + channel) * taps;
+                    let place = ((column - columns.0) * (to - from) + base + channel - from) * taps;
+                    dense_weights
+                        .get_mut(place..place + taps)?
+                        .copy_from_slice(weights.get(source..source + taps)?);
+                }
+            }
+            let sizes = (columns.1 - columns.0, to - from, plane.taps.0, plane.taps.1);
+            let packed = pack::pack_convolution(&dense_weights, sizes, lanes, kernels);
+            let start = self.constants(&packed);
+            let bias =
+                bias.map(|bias| bias.get(columns.0..columns.1)).map_or(Some(None), |part| part.map(Some))?;
+            let bias = self.channel_constants(bias, columns.1 - columns.0);
+            let part = |map: Map, from: usize, to: usize| Map {
+                at: map.at.plus(from / lanes * map.block),
+                channels: to - from,
+                ..map
+            };
+            let step = dense(
+                plane,
+                part(input, from, to),
+                part(output, columns.0, columns.1),
+                residual.map(|map| part(map, columns.0, columns.1)),
+                Weights::Packed { start },
+                bias,
+                ending,
+            );
+            self.push(Step::Convolve(Box::new(step)));
+        }
+        Some(())
+    }
+
+    fn depthwise(
+        &mut self,
+        plane: &Plane,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        (input, output): (Map, Map),
+        (range, function): Ending,
+    ) -> Option<()> {
+        let taps = plane.taps.0 * plane.taps.1;
+        let packed = pack::pack_depthwise(weights, output.channels, taps, self.kernels.lanes);
+        let weights = self.constants(&packed);
+        let bias = self.channel_constants(bias, output.channels);
+        let step = Depthwise {
+            input,
+            output,
+            taps: plane.taps,
+            strides: plane.strides,
+            dilations: plane.dilations,
+            padding: plane.padding,
+            weights,
+            bias,
+            range,
+            function,
+        };
+        self.push(Step::Depthwise(Box::new(step)));
+        Some(())
+    }
+
+    fn suits_winograd(&self, plane: &Plane, shape: &Shape, output: &Map) -> bool {
+        let ones = plane.strides == (1, 1) && plane.dilations == (1, 1);
+        self.numerics == Numerics::Fast
+            && plane.taps == (3, 3)
+            && ones
+            && plane.padding == (1, 1)
+            && plane.after == (1, 1)
+            && output.rows.min(output.columns) >= WINOGRAD_PIXELS
+            && shape.channels.min(shape.columns) >= WINOGRAD_CHANNELS
+    }
+
+    fn winograd(
+        &mut self,
+        shape: &Shape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        (input, output, residual): (Map, Map, Option<Map>),
+        (range, function): Ending,
+    ) -> Option<()> {
+        let packed = pack::pack_winograd(weights, shape.columns, shape.channels, self.kernels);
+        let weights = self.constants(&packed);
+        let bias = self.channel_constants(bias, shape.columns);
+        let zeros = self.channel_constants(None, shape.columns);
+        let (wide, high) = (output.columns.div_ceil(4), output.rows.div_ceil(4));
+        let of_a_row = 36 * self.kernels.lanes * (input.blocks() + output.blocks()) * wide;
+        let band = (WINOGRAD_SCRATCH / of_a_row).clamp(1, high);
+        let scratch = self.buffer(of_a_row.checked_mul(band)?);
+        let step = Winograd { input, output, residual, weights, bias, zeros, scratch, band, range, function };
+        self.push(Step::Winograd(Box::new(step)));
+        Some(())
+    }
+
+    pub(super) fn pool(&mut self, pool: &Pool, node: &Node) -> Option<()> {
+        let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
+        let plane = plane(&pool.window)?;
+        let maximum = match pool.kind {
+            PoolKind::Max => true,
+            PoolKind::Average { .. } => false,
+            PoolKind::Lp { .. } => return None,
+        };
+        if pool.indices.is_some() || !self.is_f32(x) {
+            return None;
+        }
+        let (_, _, rows, columns) = sizes(&self.fact(x).shape)?;
+        let (_, _, out_rows, out_columns) = sizes(&self.fact(output).shape)?;
+        let divisor = if matches!(pool.kind, PoolKind::Average { count_padding: true }) {
+            // A window that reaches beyond the padded border counts fewer: the interpreter does that.
+            let last = |count: usize, stride: usize, taps: usize, dilation: usize| {
+                (count - 1) * stride + (taps - 1) * dilation + 1
+            };
+            let inside = last(out_rows, plane.strides.0, plane.taps.0, plane.dilations.0)
+                <= plane.padding.0 + rows + plane.after.0
+                && last(out_columns, plane.strides.1, plane.taps.1, plane.dilations.1)
+                    <= plane.padding.1 + columns + plane.after.1;
+            inside.then_some(())?;
+            #[expect(clippy::cast_precision_loss, reason = "windows are far smaller than 2^24")]
+            let taps = (plane.taps.0 * plane.taps.1) as f32;
+            taps
+        } else {
+            0.0
+        };
+        let input = self.map(x)?;
+        let output = self.new_map(output)?;
+        let all = plane.taps == (rows, columns) && (out_rows, out_columns) == (1, 1);
+        if all && plane.padding == (0, 0) && plane.dilations == (1, 1) {
+            self.push(Step::Whole { input, output, maximum });
+            return Some(());
+        }
+        let step = step::Pool {
+            input,
+            output,
+            maximum,
+            window: plane.taps,
+            strides: plane.strides,
+            dilations: plane.dilations,
+            padding: plane.padding,
+            divisor,
+        };
+        self.push(Step::Pool(Box::new(step)));
+        Some(())
+    }
+}
+
+/// Channels in, channels out, groups.
+struct Shape {
+    channels: usize,
+    columns: usize,
+    groups: usize,
+}
+
+/// A convolution over all channels of `input`.
+fn dense(
+    plane: &Plane,
+    input: Map,
+    output: Map,
+    residual: Option<Map>,
+    weights: Weights,
+    bias: usize,
+    (range, function): Ending,
+) -> Convolve {
+    let back = plane.padding.0 * input.row + plane.padding.1 * input.pixel;
+    Convolve {
+        parts: Parts::ONE,
+        input: step::At { start: input.at.start.saturating_sub(back), ..input.at },
+        in_image: input.image,
+        in_row: plane.strides.0 * input.row,
+        in_pixel: plane.strides.1 * input.pixel,
+        in_block: input.block,
+        channels: input.channels,
+        channel_block: input.lanes,
+        taps: plane.taps,
+        tap_row: plane.dilations.0 * input.row,
+        tap_column: plane.dilations.1 * input.pixel,
+        weights,
+        bias,
+        output,
+        residual,
+        range,
+        function,
+    }
+}

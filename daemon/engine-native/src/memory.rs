@@ -1,0 +1,119 @@
+//! Memory: aligned floats, and where in the arena each buffer lies.
+
+use std::ops::{Deref, DerefMut};
+
+/// Floats whose first one starts a cache line.
+#[derive(Debug, Default)]
+pub(crate) struct Aligned {
+    // Invariant: `start + length <= floats.len()`.
+    floats: Vec<f32>,
+    start: usize,
+    length: usize,
+}
+
+/// Floats in a cache line.
+pub(crate) const LINE: usize = 16;
+
+impl Aligned {
+    /// So many zeros.
+    pub(crate) fn zeros(length: usize) -> Self {
+        let floats = vec![0.0; length + LINE];
+        let start = (64 - (floats.as_ptr().addr() & 63)) / size_of::<f32>() % LINE;
+        Self { floats, start, length }
+    }
+}
+
+impl From<&[f32]> for Aligned {
+    fn from(items: &[f32]) -> Self {
+        let mut all = Self::zeros(items.len());
+        all.copy_from_slice(items);
+        all
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.floats.get(self.start..self.start + self.length).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.floats.get_mut(self.start..self.start + self.length).unwrap_or_default()
+    }
+}
+
+/// A part of the arena, in floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Buffer {
+    /// Its first float.
+    pub(crate) offset: usize,
+    /// How many floats it has.
+    pub(crate) length: usize,
+    /// The first step that touches it.
+    pub(crate) first: usize,
+    /// The last step that touches it.
+    pub(crate) last: usize,
+}
+
+impl Buffer {
+    /// Whether both are in use at some step.
+    pub(crate) const fn meets(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// Whether both share floats.
+    pub(crate) const fn overlaps(&self, other: &Self) -> bool {
+        self.offset < other.offset + other.length && other.offset < self.offset + self.length
+    }
+}
+
+/// Gives each buffer an offset, largest first, at the first place that is free while it is in use; returns the floats
+/// needed in all.
+pub(crate) fn place(buffers: &mut [Buffer]) -> usize {
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(buffers.get(*i).map_or(0, |buffer| buffer.length)));
+    let mut placed: Vec<Buffer> = Vec::new();
+    let mut total = 0;
+    for i in order {
+        let Some(buffer) = buffers.get_mut(i) else { continue };
+        buffer.length = buffer.length.next_multiple_of(LINE);
+        buffer.offset = 0;
+        for other in &placed {
+            if other.meets(buffer) && other.overlaps(buffer) {
+                buffer.offset = other.offset + other.length;
+            }
+        }
+        total = total.max(buffer.offset + buffer.length);
+        let at = placed.partition_point(|other| other.offset <= buffer.offset);
+        placed.insert(at, *buffer);
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn buffers_in_use_at_once_never_share_floats(
+            wanted in prop::collection::vec((1_usize..500, 0_usize..20, 0_usize..20), 1..40),
+        ) {
+            let mut buffers: Vec<Buffer> = wanted
+                .iter()
+                .map(|(length, a, b)| Buffer { offset: 0, length: *length, first: *a.min(b), last: *a.max(b) })
+                .collect();
+            let total = place(&mut buffers);
+            for (i, a) in buffers.iter().enumerate() {
+                prop_assert!(a.offset + a.length <= total);
+                for b in &buffers[i + 1..] {
+                    prop_assert!(!a.meets(b) || !a.overlaps(b));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Steps: what a plan does, one after the other, over the buffers of one arena.
+//!
+//! Every distance and extent is a number of `f32`s written out in the step, so that what a step touches can be
+//! computed from the step alone: [`crate::verify`] does, before a step may run.
+
+use crate::kernel::activation::{Function, Pairwise};
+
+/// A buffer of the plan, by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BufferId(pub(crate) usize);
+
+/// A place in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    /// The buffer.
+    pub(crate) buffer: BufferId,
+    /// Floats from the buffer's start.
+    pub(crate) start: usize,
+}
+
+impl At {
+    /// The place `floats` further on.
+    pub(crate) const fn plus(self, floats: usize) -> Self {
+        Self { buffer: self.buffer, start: self.start + floats }
+    }
+}
+
+/// An image or a batch of images in a buffer: where its pixels and channels are.
+///
+/// Channels lie in blocks of `lanes`; a plain map has one lane, rows of features have all their features in one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Map {
+    /// Pixel (0, 0) of the first image's first block, after the halo.
+    pub(crate) at: At,
+    /// Images.
+    pub(crate) images: usize,
+    /// Channels.
+    pub(crate) channels: usize,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Columns.
+    pub(crate) columns: usize,
+    /// Channels that lie next to each other.
+    pub(crate) lanes: usize,
+    /// From one image to the next.
+    pub(crate) image: usize,
+    /// From one block of channels to the next.
+    pub(crate) block: usize,
+    /// From one row to the next.
+    pub(crate) row: usize,
+    /// From one pixel to the next.
+    pub(crate) pixel: usize,
+    /// Zeros around the pixels: above, left, below, right.
+    pub(crate) halo: Halo,
+}
+
+/// Rows and columns of zeros around a map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Halo {
+    /// Rows above.
+    pub(crate) top: usize,
+    /// Columns at the left.
+    pub(crate) left: usize,
+    /// Rows below.
+    pub(crate) bottom: usize,
+    /// Columns at the right.
+    pub(crate) right: usize,
+}
+
+impl Halo {
+    /// What holds both.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            top: self.top.max(other.top),
+            left: self.left.max(other.left),
+            bottom: self.bottom.max(other.bottom),
+            right: self.right.max(other.right),
+        }
+    }
+}
+
+impl Map {
+    /// Blocks of channels.
+    pub(crate) const fn blocks(&self) -> usize {
+        self.channels.div_ceil(self.lanes)
+    }
+
+    /// Floats before pixel (0, 0) of a block that belong to the halo.
+    pub(crate) const fn lead(&self) -> usize {
+        self.halo.top * self.row + self.halo.left * self.pixel
+    }
+}
+
+/// Where the factors of products are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// Packed by [`crate::pack`] among the constants, groups of blocks after each other.
+    Packed {
+        /// Floats from the start of the constants.
+        start: usize,
+    },
+    /// Packed the same way, in a buffer.
+    Computed {
+        /// The first group.
+        at: At,
+    },
+    /// Rows of a matrix in a buffer; the output's channels are its columns.
+    Rows {
+        /// Row 0, column 0.
+        at: At,
+        /// From one row to the next.
+        step: usize,
+    },
+}
+
+/// Sums of products: convolutions and matrix products.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Convolve {
+    /// Independent parts with distances between their operands: groups of channels, or matrices of a batch.
+    pub(crate) parts: Parts,
+    /// The input at the first tap of output pixel (0, 0).
+    pub(crate) input: At,
+    /// From one image to the next.
+    pub(crate) in_image: usize,
+    /// From one output row to the next, in the input.
+    pub(crate) in_row: usize,
+    /// From one output pixel to the next, in the input.
+    pub(crate) in_pixel: usize,
+    /// From one block of channels to the next.
+    pub(crate) in_block: usize,
+    /// Input channels (of one part).
+    pub(crate) channels: usize,
+    /// Channels next to each other.
+    pub(crate) channel_block: usize,
+    /// Taps: rows and columns.
+    pub(crate) taps: (usize, usize),
+    /// From a tap to the one below.
+    pub(crate) tap_row: usize,
+    /// From a tap to the one at its right.
+    pub(crate) tap_column: usize,
+    /// The factors.
+    pub(crate) weights: Weights,
+    /// Bias among the constants, padded to whole vectors.
+    pub(crate) bias: usize,
+    /// The output of the first part; its channels are those of one part.
+    pub(crate) output: Map,
+    /// What is added, laid out as a map of the same size.
+    pub(crate) residual: Option<Map>,
+    /// Results are held between these; NaN stays.
+    pub(crate) range: (f32, f32),
+    /// Applied last.
+    pub(crate) function: Option<Function>,
+}
+
+/// Independent parts of a step and the distances between their operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// How many.
+    pub(crate) count: usize,
+    /// Between inputs.
+    pub(crate) input: usize,
+    /// Between weights.
+    pub(crate) weights: usize,
+    /// Between biases.
+    pub(crate) bias: usize,
+    /// Between outputs, and between residuals.
+    pub(crate) output: usize,
+}
+
+impl Parts {
+    /// One part.
+    pub(crate) const ONE: Self = Self { count: 1, input: 0, weights: 0, bias: 0, output: 0 };
+}
+
+/// Convolution of each channel by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Depthwise {
+    /// The input; its halo holds the padding.
+    pub(crate) input: Map,
+    /// The output.
+    pub(crate) output: Map,
+    /// Taps: rows and columns.
+    pub(crate) taps: (usize, usize),
+    /// Rows and columns from one output pixel to the next.
+    pub(crate) strides: (usize, usize),
+    /// Rows and columns from one tap to the next.
+    pub(crate) dilations: (usize, usize),
+    /// Rows and columns of padding before the map.
+    pub(crate) padding: (usize, usize),
+    /// Weights among the constants, `[block][tap row][tap column][LANES]`.
+    pub(crate) weights: usize,
+    /// Bias among the constants, padded to whole vectors.
+    pub(crate) bias: usize,
+    /// Results are held between these; NaN stays.
+    pub(crate) range: (f32, f32),
+    /// Applied last.
+    pub(crate) function: Option<Function>,
+}
+
+/// Convolution 3x3 by Winograd's method.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Winograd {
+    /// The input; its halo holds the padding above and at the left, 1 each.
+    pub(crate) input: Map,
+    /// The output, of the same size.
+    pub(crate) output: Map,
+    /// What is added.
+    pub(crate) residual: Option<Map>,
+    /// Transformed weights among the constants, 36 packed matrices.
+    pub(crate) weights: usize,
+    /// Bias among the constants, padded to whole vectors.
+    pub(crate) bias: usize,
+    /// Zeros among the constants, as many as the bias.
+    pub(crate) zeros: usize,
+    /// Transformed windows and products.
+    pub(crate) scratch: At,
+    /// Rows of tiles that are done at once.
+    pub(crate) band: usize,
+    /// Results are held between these; NaN stays.
+    pub(crate) range: (f32, f32),
+    /// Applied last.
+    pub(crate) function: Option<Function>,
+}
+
+/// Pooling by a window that is clipped at the edges.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pool {
+    /// The input.
+    pub(crate) input: Map,
+    /// The output.
+    pub(crate) output: Map,
+    /// Whether the maximum is taken instead of the mean.
+    pub(crate) maximum: bool,
+    /// Rows and columns of the window.
+    pub(crate) window: (usize, usize),
+    /// Rows and columns from one window to the next.
+    pub(crate) strides: (usize, usize),
+    /// Rows and columns from one tap to the next.
+    pub(crate) dilations: (usize, usize),
+    /// Rows and columns of padding before the map.
+    pub(crate) padding: (usize, usize),
+    /// What a mean divides by; 0 where it is the number of pixels seen.
+    pub(crate) divisor: f32,
+}
+
+/// One axis of a loop: how often, and the distances in up to three operands (a, b, output).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Axis {
+    /// How often.
+    pub(crate) count: usize,
+    /// Distance in the first operand.
+    pub(crate) a: usize,
+    /// Distance in the second operand.
+    pub(crate) b: usize,
+    /// Distance in the output.
+    pub(crate) out: usize,
+}
+
+/// Pairs of numbers, broadcasting.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Combine {
+    /// The first operand.
+    pub(crate) a: Operand,
+    /// The second operand.
+    pub(crate) b: Operand,
+    /// The results.
+    pub(crate) output: At,
+    /// Loops, outermost first; along the last one the distances are 1 in the output and 0 or 1 in the operands.
+    pub(crate) axes: Vec<Axis>,
+    /// What is done to the pairs.
+    pub(crate) pairwise: Pairwise,
+    /// Results are held between these; NaN stays.
+    pub(crate) range: (f32, f32),
+}
+
+/// Numbers in a buffer or among the constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operand {
+    /// In a buffer.
+    Buffer(At),
+    /// Among the constants.
+    Constant(usize),
+}
+
+/// Each pixel combined with one vector of channels, or multiplied by one and added to another.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scale {
+    /// The input.
+    pub(crate) input: Map,
+    /// One number a channel (padded to whole vectors), `[images][blocks][LANES]`.
+    pub(crate) vector: Operand,
+    /// From the vector of one image to that of the next; 0 where they share one.
+    pub(crate) vector_image: usize,
+    /// Added after a multiplication, among the constants.
+    pub(crate) offset: Option<usize>,
+    /// What is done to each pair.
+    pub(crate) pairwise: Pairwise,
+    /// The output; may be the input.
+    pub(crate) output: Map,
+    /// Results are held between these; NaN stays.
+    pub(crate) range: (f32, f32),
+}
+
+/// A strided copy of whole numbers of floats; also transposes, slices, repeats.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Copy {
+    /// The source.
+    pub(crate) from: Operand,
+    /// The destination.
+    pub(crate) to: At,
+    /// Loops, outermost first; `a` is the distance in the source.
+    pub(crate) axes: Vec<Axis>,
+}
+
+/// What a plan does, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Sums of products.
+    Convolve(Box<Convolve>),
+    /// Convolution of each channel by itself.
+    Depthwise(Box<Depthwise>),
+    /// Convolution 3x3 by Winograd's method.
+    Winograd(Box<Winograd>),
+    /// Pooling by a window.
+    Pool(Box<Pool>),
+    /// The mean or maximum of each channel; the output has one pixel.
+    Whole {
+        /// The input.
+        input: Map,
+        /// The output.
+        output: Map,
+        /// Whether the maximum is wanted.
+        maximum: bool,
+    },
+    /// A map into one of another layout, with its halo.
+    Reorder {
+        /// The source.
+        from: Map,
+        /// The destination.
+        to: Map,
+    },
+    /// A function of each number of a map.
+    MapFunction {
+        /// The input.
+        input: Map,
+        /// The output; may be the input.
+        output: Map,
+        /// The function.
+        function: Function,
+    },
+    /// A function of each of so many numbers next to each other.
+    Function {
+        /// The input.
+        input: At,
+        /// The output; may be the input.
+        output: At,
+        /// How many.
+        count: usize,
+        /// The function.
+        function: Function,
+    },
+    /// Two maps of the same size, number by number.
+    MapCombine {
+        /// The first operand.
+        a: Map,
+        /// The second operand.
+        b: Map,
+        /// The results; may be an operand.
+        output: Map,
+        /// What is done to the pairs.
+        pairwise: Pairwise,
+        /// Results are held between these; NaN stays.
+        range: (f32, f32),
+    },
+    /// Pairs of numbers, broadcasting.
+    Combine(Box<Combine>),
+    /// Each pixel combined with one vector.
+    Scale(Box<Scale>),
+    /// A strided copy.
+    Copy(Box<Copy>),
+    /// Softmax of rows.
+    Softmax {
+        /// `[rows][length]`.
+        input: At,
+        /// The same; may be the input.
+        output: At,
+        /// Rows.
+        rows: usize,
+        /// Floats in a row.
+        length: usize,
+        /// Multiplies each number first.
+        scale: f32,
+        /// Added then.
+        mask: Option<Operand>,
+        /// From the mask of one row to that of the next; 0 where all rows share one.
+        mask_row: usize,
+    },
+    /// Layer norm or root mean square norm of rows.
+    Normalise {
+        /// `[rows][length]`.
+        input: At,
+        /// Added first.
+        residual: Option<At>,
+        /// The same; may be the input.
+        output: At,
+        /// Rows.
+        rows: usize,
+        /// Floats in a row.
+        length: usize,
+        /// Factors among the constants.
+        scale: usize,
+        /// Summands among the constants.
+        bias: Option<usize>,
+        /// Added to the variance.
+        epsilon: f32,
+        /// Whether the mean is left where it is.
+        keep_mean: bool,
+    },
+    /// Packs a matrix in a buffer as weights: `columns` of them in rows `step` apart.
+    Pack {
+        /// Row 0, column 0.
+        from: At,
+        /// From one row to the next.
+        row: usize,
+        /// From one column to the next.
+        column: usize,
+        /// Rows: the inner size.
+        rows: usize,
+        /// Columns: output channels.
+        columns: usize,
+        /// Matrices, and the distances between them.
+        parts: Parts,
+        /// The first group.
+        to: At,
+        /// Multiplies each factor.
+        scale: f32,
+    },
+    /// A node by the reference interpreter, on plain buffers.
+    Reference {
+        /// Which of the graph's nodes.
+        node: usize,
+        /// Plain places of the inputs that are no constants.
+        inputs: Vec<Option<At>>,
+        /// Plain places of the outputs.
+        outputs: Vec<At>,
+    },
+}
+
+impl Step {
+    /// Its name in profiles.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Convolve(_) => "convolve",
+            Self::Depthwise(_) => "depthwise",
+            Self::Winograd(_) => "winograd",
+            Self::Pool(_) => "pool",
+            Self::Whole { .. } => "whole",
+            Self::Reorder { .. } => "reorder",
+            Self::MapFunction { .. } | Self::Function { .. } => "function",
+            Self::MapCombine { .. } | Self::Combine(_) => "combine",
+            Self::Scale(_) => "scale",
+            Self::Copy(_) => "copy",
+            Self::Softmax { .. } => "softmax",
+            Self::Normalise { .. } => "normalise",
+            Self::Pack { .. } => "pack",
+            Self::Reference { .. } => "reference",
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Batch normalisation, and products and sums with one number a channel, go into the convolution before.
+
+use super::{Edit, edit::Work};
+use crate::{
+    array::{Array, Fact},
+    error::PlanError,
+    op::{Binary, Op},
+};
+
+/// Folds what follows convolutions with constant weights into them.
+pub(super) fn fuse(edit: &mut Edit) -> Result<(), PlanError> {
+    for at in 0..edit.len() {
+        while let Some((line, user)) = following(edit, at) {
+            if !fold(edit, at, user, &line)? {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `factor * y + offset` for each channel.
+struct Line {
+    factors: Vec<f64>,
+    offsets: Vec<f64>,
+}
+
+/// What the only user of a convolution does to each channel.
+fn following(edit: &Edit, at: usize) -> Option<(Line, usize)> {
+    let node = edit.node(at)?;
+    let plain = match &node.op {
+        Op::Conv(conv) => conv.activation.is_none() && node.input(3).is_none(),
+        Op::ConvTranspose(conv) => conv.activation.is_none(),
+        _ => false,
+    };
+    let constants = edit.constant(node.input(1)?).is_some()
+        && node.input(2).is_none_or(|bias| edit.constant(bias).is_some());
+    let user = edit.only_user(node.output())?;
+    let line = line(edit, edit.node(user)?, node.output())?;
+    (plain && constants).then_some((line, user))
+}
+
+fn line(edit: &Edit, node: &Work, y: usize) -> Option<Line> {
+    let fact: &Fact = edit.fact(y)?;
+    let channels = *fact.shape.get(1)?;
+    match &node.op {
+        Op::BatchNorm(norm) if node.input(0) == Some(y) => {
+            let list = |index: usize| edit.constant(node.input(index)?)?.reals().ok();
+            let (scale, bias, mean, variance) = (list(1)?, list(2)?, list(3)?, list(4)?);
+            let factors: Vec<f64> =
+                scale.iter().zip(&variance).map(|(s, v)| s / (v + f64::from(norm.epsilon)).sqrt()).collect();
+            let offsets = bias.iter().zip(mean.iter().zip(&factors)).map(|(b, (m, f))| b - m * f).collect();
+            Some(Line { factors, offsets })
+        }
+        Op::Binary(function @ (Binary::Mul | Binary::Add | Binary::Sub | Binary::Div)) => {
+            let (_, other) = edit.either(node, |value| value == y)?;
+            if matches!(function, Binary::Sub | Binary::Div) && node.input(0) != Some(y) {
+                return None;
+            }
+            if edit.shape(node.output()) != fact.shape {
+                return None;
+            }
+            let list = by_channel(edit.constant(other)?, fact.rank(), channels)?;
+            let none = |fill: f64| vec![fill; channels];
+            Some(match function {
+                Binary::Mul => Line { factors: list, offsets: none(0.0) },
+                Binary::Div => Line { factors: list.iter().map(|x| 1.0 / x).collect(), offsets: none(0.0) },
+                Binary::Add => Line { factors: none(1.0), offsets: list },
+                _ => Line { factors: none(1.0), offsets: list.iter().map(|x| -x).collect() },
+            })
+        }
+        _ => None,
+    }
+}
+
+/// One number for each channel, from a constant that broadcasts to `[N, C, ..]` and varies along C alone.
+fn by_channel(array: &Array, rank: usize, channels: usize) -> Option<Vec<f64>> {
+    let list = array.reals().ok()?;
+    if let [only] = list[..] {
+        return Some(vec![only; channels]);
+    }
+    let ahead = rank.checked_sub(array.shape().len())?;
+    let fits = array
+        .shape()
+        .iter()
+        .enumerate()
+        .all(|(axis, dim)| *dim == if axis + ahead == 1 { channels } else { 1 });
+    (fits && list.len() == channels).then_some(list)
+}
+
+fn fold(edit: &mut Edit, at: usize, user: usize, line: &Line) -> Result<bool, PlanError> {
+    let (Some(node), Some(next)) = (edit.node(at).cloned(), edit.node(user)) else { return Ok(false) };
+    let to = next.output();
+    let (Some(w), Some(weights)) = (node.input(1), node.input(1).and_then(|w| edit.constant(w))) else {
+        return Ok(false);
+    };
+    let Some(fact) = edit.fact(w).cloned() else { return Ok(false) };
+    let mut items = weights.reals()?;
+    // Convolution: [M, C / g, ..]. Transposed: [C, M / g, ..], group by group.
+    let taps: usize = fact.shape.iter().skip(2).product();
+    let per_group = fact.shape.get(1).copied().unwrap_or(1);
+    let rows = fact.shape.first().copied().unwrap_or(1);
+    for (index, item) in items.iter_mut().enumerate() {
+        let (row, column) = (index / taps / per_group, index / taps % per_group);
+        let channel = match &node.op {
+            Op::ConvTranspose(conv) => row / (rows / conv.groups).max(1) * per_group + column,
+            _ => row,
+        };
+        *item *= line.factors.get(channel).copied().unwrap_or(1.0);
+    }
+    if items.iter().any(|item| !item.is_finite()) {
+        return Ok(false);
+    }
+    let bias = match node.input(2).and_then(|bias| edit.constant(bias)) {
+        Some(bias) => bias.reals()?,
+        None => vec![0.0; line.factors.len()],
+    };
+    let bias = bias.iter().zip(line.factors.iter().zip(&line.offsets)).map(|(b, (f, o))| b * f + o).collect();
+    let bias = edit.add(Array::from_reals(fact.datatype, [line.factors.len()], bias)?);
+    let weights = edit.add(Array::from_reals(fact.datatype, fact.shape, items)?);
+    edit.replace(at, node.op.clone(), vec![node.input(0), Some(weights), Some(bias)]);
+    edit.redefine(at, to);
+    Ok(true)
+}
