@@ -27,6 +27,9 @@ use crate::{
 pub(crate) use arguments::Args;
 use report::Report;
 
+/// The engines that the worker has.
+const ENGINES: [EngineKind; 2] = [EngineKind::Native, EngineKind::Cpu];
+
 pub(crate) fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let what = format!("cannot measure `{}`", args.file.display());
     let limits = ScanLimits::default();
@@ -68,7 +71,7 @@ fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
 fn machine() -> Machine {
     let inventory = Inventory::read(&Root::system(), None, Vec::new());
     let profile = FirmwareProfiles::shipped().best(&inventory);
-    Machine::of(&inventory, &profile, &[EngineKind::Cpu], ByteCount::default())
+    Machine::of(&inventory, &profile, &ENGINES, ByteCount::default())
 }
 
 async fn measure_all(
@@ -124,7 +127,7 @@ fn proposals(
     policy: &ServePolicy,
     inputs: &[TensorSpec],
 ) -> Vec<Proposal> {
-    if args.threads.is_empty() && args.batch.is_empty() {
+    if args.threads.is_empty() && args.batch.is_empty() && args.engine.is_empty() {
         return candidates(machine, requires, policy, inputs);
     }
     let own = |given: &[u16], otherwise: Vec<u16>| if given.is_empty() { otherwise } else { given.to_vec() };
@@ -133,16 +136,13 @@ fn proposals(
     usual_threads.dedup();
     let threads = own(&args.threads, usual_threads);
     let batches = own(&args.batch, vec![1]);
-    let mut settings: Vec<Setting> = batches
-        .iter()
-        .flat_map(|batch| {
-            threads.iter().map(move |threads| Setting {
-                engine: EngineKind::Cpu,
-                threads: *threads,
-                batch: *batch,
-            })
-        })
-        .collect();
+    let engines: Vec<EngineKind> = if args.engine.is_empty() { ENGINES.to_vec() } else { args.engine.clone() };
+    let mut settings = Vec::new();
+    for engine in engines {
+        for batch in &batches {
+            settings.extend(threads.iter().map(|threads| Setting { engine, threads: *threads, batch: *batch }));
+        }
+    }
     settings.sort_unstable();
     settings.dedup();
     settings.into_iter().map(|setting| Proposal { setting, ruled_out: None }).collect()

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{authority::Authority, failures::Failures, sockets::Access, source::Source};
 
 /// Engines that the worker of this version has. Their versions are pinned with the program's.
-pub(crate) const ENGINES: [EngineKind; 1] = [EngineKind::Cpu];
+pub(crate) const ENGINES: [EngineKind; 2] = [EngineKind::Native, EngineKind::Cpu];
 
 /// A probe of graphics adapters may load drivers, which takes its time.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
@@ -51,6 +51,9 @@ pub(crate) struct House {
     pub(crate) head: watch::Sender<u64>,
     /// Manifests of bundles whose chunks are coming: clean-up for one of them leaves the others theirs.
     pub(crate) coming: Mutex<BTreeMap<Digest, Arc<Manifest>>>,
+    /// Held where waiting is allowed, while room is made and while a bundle joins `coming`: each clean-up either knows of
+    /// a bundle, or ended before anybody asked which of its chunks are missing.
+    pub(crate) cleaning: Mutex<()>,
     adapters: OnceCell<Vec<Adapter>>,
     progress: Mutex<BTreeMap<ModelName, ModelState>>,
 }
@@ -96,6 +99,7 @@ impl House {
             wake: Notify::new(),
             head,
             coming: Mutex::default(),
+            cleaning: Mutex::default(),
             adapters: OnceCell::new(),
             progress: Mutex::default(),
         })

@@ -36,7 +36,7 @@ pub(crate) async fn bring(
 ) -> Result<InstalledBundle, LineError> {
     let envelope: Vec<u8> = house.source.manifest(entry.sha256).await?;
     let proved: VerifiedBundle = house.authority.prove(&envelope)?;
-    let _stays = keep::Coming::new(house, &proved);
+    let _stays = keep::Coming::announce(house, &proved).await?;
     keep::fetch(house, model, &proved).await?;
     keep::install(house, proved).await
 }

@@ -5,6 +5,7 @@
 //! are written once and compiled for AVX-512, AVX2 with FMA, NEON and for any processor; one is chosen at run time.
 
 mod bytes;
+mod engine;
 mod error;
 mod execute;
 mod kernel;
@@ -16,6 +17,7 @@ mod plan;
 mod step;
 mod verify;
 
+pub use engine::Native;
 pub use error::{LowerError, RunError};
 pub use kernel::isa::Isa;
 pub use lower::Options;

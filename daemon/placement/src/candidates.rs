@@ -44,7 +44,7 @@ pub fn candidates(
     let batches =
         if free && policy.objective == Objective::Throughput { &BATCHES[..] } else { &BATCHES[..1] };
     let mut proposals = Vec::new();
-    for engine in [EngineKind::Cpu, EngineKind::Ort, EngineKind::Gpu] {
+    for engine in [EngineKind::Native, EngineKind::Cpu, EngineKind::Ort, EngineKind::Gpu] {
         let settings = settings(engine, machine.threads, batches);
         match ruled_out(engine, machine, requires, policy) {
             // One line says it for all threads and batches.
@@ -67,7 +67,7 @@ pub fn candidates(
 fn settings(engine: EngineKind, limit: u16, batches: &[u16]) -> Vec<Setting> {
     let threads = match engine {
         EngineKind::Cpu | EngineKind::Ort => thread_counts(limit),
-        EngineKind::Gpu => vec![1],
+        EngineKind::Native | EngineKind::Gpu => vec![1],
     };
     let settings = batches.iter().flat_map(|batch| {
         threads.iter().map(move |threads| Setting { engine, threads: *threads, batch: *batch })
@@ -91,7 +91,7 @@ fn ruled_out(
     if !policy.allows(engine) {
         return because("placement.policy", format!("the policy allows {} only", list(&policy.engines)));
     }
-    if !requires.any_of.is_empty() && !requires.any_of.contains(&engine) {
+    if !requires.any_of.is_empty() && !meant(&requires.any_of, engine) {
         return because("placement.requires", format!("the bundle is for {} only", list(&requires.any_of)));
     }
     if engine == EngineKind::Gpu && machine.adapters.is_empty() {
@@ -101,7 +101,7 @@ fn ruled_out(
         let found = if engine == EngineKind::Gpu { adapters(machine) } else { String::new() };
         return because("engine.not_built", format!("no {} engine in this build{found}", name(engine)));
     }
-    if !machine.try_engines.contains(&engine) {
+    if !meant(&machine.try_engines, engine) {
         return because("placement.firmware", "the firmware profile of this board leaves it out".to_owned());
     }
     if engine == EngineKind::Gpu && machine.adapters.iter().all(|(_, rejected)| rejected.is_some()) {
@@ -118,8 +118,12 @@ fn worth_a_word(engine: EngineKind, machine: &Machine, requires: &Requires, poli
         || match engine {
             EngineKind::Cpu => true,
             EngineKind::Gpu => !machine.adapters.is_empty(),
-            EngineKind::Ort => machine.built.contains(&engine),
+            EngineKind::Native | EngineKind::Ort => machine.built.contains(&engine),
         }
+}
+
+fn meant(named: &[EngineKind], engine: EngineKind) -> bool {
+    named.iter().any(|named| engine.is_meant_by(*named))
 }
 
 fn list(engines: &[EngineKind]) -> String {
@@ -129,6 +133,7 @@ fn list(engines: &[EngineKind]) -> String {
 const fn name(engine: EngineKind) -> &'static str {
     match engine {
         EngineKind::Cpu => "CPU",
+        EngineKind::Native => "native",
         EngineKind::Gpu => "GPU",
         EngineKind::Ort => "ONNX Runtime",
     }
@@ -205,6 +210,17 @@ mod tests {
         check(&machine, &cpu, &throughput, 1, &["cpu 1 thr"]);
         let all = ["cpu 1 thr", "cpu 1 thr batch 4", "cpu 1 thr batch 16", "cpu 1 thr batch 64"];
         check(&machine, &cpu, &throughput, -1, &all);
+    }
+
+    #[test]
+    fn cpu_allows_the_native_engine_and_native_means_itself() {
+        let mut machine = machine();
+        (machine.threads, machine.built) = (1, vec![EngineKind::Native, EngineKind::Cpu]);
+        let (any, cpu) = (ServePolicy::default(), [EngineKind::Cpu]);
+        check(&machine, &cpu, &any, 1, &["native 1 thr", "cpu 1 thr"]);
+        let native = ServePolicy { engines: vec![EngineKind::Native], ..ServePolicy::default() };
+        let refused = "cpu 1 thr: placement.policy: the policy allows native only";
+        check(&machine, &cpu, &native, 1, &["native 1 thr", refused]);
     }
 
     #[test]

@@ -215,6 +215,7 @@ fn profile_key(profile: &Profile) -> Vec<u8> {
         EngineKind::Cpu => 1,
         EngineKind::Gpu => 2,
         EngineKind::Ort => 3,
+        EngineKind::Native => 4,
     };
     let (threads, batch) = (profile.setting.threads.to_be_bytes(), profile.setting.batch.to_be_bytes());
     let (bundle, hardware) = (profile.bundle.as_bytes(), profile.hardware.as_bytes());

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum EngineKind {
     /// tract on the processor; always there.
     Cpu,
+    /// Our own kernels on the processor.
+    Native,
     /// wgpu on a graphics adapter.
     Gpu,
     /// ONNX Runtime, when its library is installed.
@@ -21,9 +23,16 @@ impl EngineKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
+            Self::Native => "native",
             Self::Gpu => "gpu",
             Self::Ort => "ort",
         }
+    }
+
+    /// Whether this engine is meant where `named` is written: in documents and profiles `cpu` says "on the processor
+    /// with what agentd brings", so it means [`Self::Native`] too. Every other name means itself alone.
+    pub fn is_meant_by(self, named: Self) -> bool {
+        self == named || (self == Self::Native && named == Self::Cpu)
     }
 }
 
@@ -35,7 +44,7 @@ impl fmt::Display for EngineKind {
 
 /// The engine or setting is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an engine: it is one of cpu, gpu, ort")]
+#[error("`{0}` is not an engine: it is one of cpu, native, gpu, ort")]
 pub struct SettingError(String);
 
 impl FromStr for EngineKind {
@@ -44,6 +53,7 @@ impl FromStr for EngineKind {
     fn from_str(text: &str) -> Result<Self, SettingError> {
         match text {
             "cpu" => Ok(Self::Cpu),
+            "native" => Ok(Self::Native),
             "gpu" => Ok(Self::Gpu),
             "ort" => Ok(Self::Ort),
             other => Err(SettingError(other.chars().take(40).collect())),

@@ -51,7 +51,7 @@ impl ServePolicy {
 
     /// Whether `engine` may be used.
     pub fn allows(&self, engine: EngineKind) -> bool {
-        self.engines.is_empty() || self.engines.contains(&engine)
+        self.engines.is_empty() || self.engines.iter().any(|named| engine.is_meant_by(*named))
     }
 
     /// The memory limit in bytes for a bundle that declares `requires_mib`.

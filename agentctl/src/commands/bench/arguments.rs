@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use agentd_types::ByteCount;
+use agentd_types::{ByteCount, EngineKind};
 use agentd_wire::Objective;
 
 const EXAMPLES: &str = "Examples:\n  \
     agentctl bench model.onnx\n  \
     agentctl bench detector.onnx --shape images=1,3,640,640 --threads 1,2\n  \
+    agentctl bench model.onnx --engine cpu,native --threads 1\n  \
     agentctl bench text.onnx --input ids=ids.npy --time 5s --json\n\n\
     Without --input, inputs are pseudo-random: floats between 0 and 1, whole numbers 0 or 1.";
 
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// The ONNX file.
     #[arg(value_name = "FILE.onnx")]
     pub(crate) file: PathBuf,
+    /// Engines to try: native is our own kernels, cpu is tract; otherwise both.
+    #[arg(long, value_name = "ENGINE,..", value_delimiter = ',')]
+    pub(crate) engine: Vec<EngineKind>,
     /// Numbers of threads to try; otherwise 1, 2, 4 up to what this machine has.
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Vec<u16>,

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use agentd_bundle::VerifiedBundle;
-use agentd_store::{Fit, InstalledBundle, Keep};
+use agentd_store::{DiskError, Fit, InstalledBundle, Keep};
 use agentd_types::{ByteCount, Digest, ModelName};
-use agentd_wire::{ModelState, What};
+use agentd_wire::{Manifest, ModelState, What};
 use log::info;
 
 use super::LineError;
@@ -19,10 +19,14 @@ pub(super) struct Coming {
 }
 
 impl Coming {
-    pub(super) fn new(house: &Arc<House>, proved: &VerifiedBundle) -> Self {
-        let bundle = proved.digest();
-        lock(&house.coming).insert(bundle, Arc::new(proved.manifest().clone()));
-        Self { house: Arc::clone(house), bundle }
+    pub(super) async fn announce(house: &Arc<House>, proved: &VerifiedBundle) -> Result<Self, LineError> {
+        let (bundle, manifest) = (proved.digest(), Arc::new(proved.manifest().clone()));
+        let announced = house.blocking(move |house| {
+            let _alone = lock(&house.cleaning);
+            lock(&house.coming).insert(bundle, manifest);
+            Self { house: Arc::clone(house), bundle }
+        });
+        announced.await.map_err(|_| LineError::Ending)
     }
 }
 
@@ -86,20 +90,14 @@ pub(super) async fn install(
 async fn make_room(house: &Arc<House>, proved: &VerifiedBundle) -> Result<(), LineError> {
     let manifest = proved.manifest().clone();
     let fit = house
-        .blocking(move |house| match house.store.fits(&manifest)? {
-            Fit::Fits { .. } => Ok(Fit::Fits { missing: ByteCount(0) }),
-            Fit::OverQuota { missing, .. } | Fit::DiskFull { missing, .. } => {
-                let target = ByteCount(house.config.store.quota.0.saturating_sub(missing.0));
-                let coming: Vec<_> = lock(&house.coming).values().cloned().collect();
-                let fetching = coming.iter().map(|manifest| &**manifest).chain([&manifest]).collect();
-                let keep = Keep { bundles: in_use(house), fetching };
-                // What cannot be deleted shows as no room.
-                if let Err(error) = house.store.collect(&keep, target) {
-                    log::warn!(event = "store.collect", error = agentd_types::chain(&error).as_str();
-                        "Clean-up stopped");
-                }
-                house.store.fits(&manifest)
+        .blocking(move |house| {
+            let _alone = lock(&house.cleaning);
+            let fit = house.store.fits(&manifest)?;
+            if matches!(fit, Fit::Fits { .. }) {
+                return Ok(fit);
             }
+            clean_up(house)?;
+            house.store.fits(&manifest)
         })
         .await
         .map_err(|_| LineError::Ending)??;
@@ -113,6 +111,23 @@ async fn make_room(house: &Arc<House>, proved: &VerifiedBundle) -> Result<(), Li
             Err(LineError::NoRoom { missing, detail: format!("{used} of the quota of {quota} are used") })
         }
     }
+}
+
+/// Deletes what nobody needs until everything that is coming has room.
+fn clean_up(house: &House) -> Result<(), DiskError> {
+    let coming: Vec<Arc<Manifest>> = lock(&house.coming).values().cloned().collect();
+    let mut missing = 0_u64;
+    for manifest in &coming {
+        let chunks = house.store.missing_chunks(manifest)?;
+        missing = chunks.iter().fold(missing, |sum, chunk| sum.saturating_add(chunk.0));
+    }
+    let target = ByteCount(house.config.store.quota.0.saturating_sub(missing));
+    let keep = Keep { bundles: in_use(house), fetching: coming.iter().map(|manifest| &**manifest).collect() };
+    // What cannot be deleted shows as no room.
+    if let Err(error) = house.store.collect(&keep, target) {
+        log::warn!(event = "store.collect", error = agentd_types::chain(&error).as_str(); "Clean-up stopped");
+    }
+    Ok(())
 }
 
 /// Bundles that are asked for, answer, or are kept ready.

@@ -32,6 +32,7 @@ pub(crate) fn metadata<I: Instance>(deployment: &Deployment<I>, served: &Served<
 const fn platform(engine: EngineKind) -> &'static str {
     match engine {
         EngineKind::Cpu => "agentd_cpu_onnx",
+        EngineKind::Native => "agentd_native_onnx",
         EngineKind::Gpu => "agentd_gpu_onnx",
         EngineKind::Ort => "onnxruntime_onnx",
     }
@@ -46,7 +47,7 @@ fn tensors(specs: &[TensorSpec]) -> Vec<Value> {
 pub(crate) fn config<I: Instance>(served: &Served<I>) -> Value {
     let kind = match served.setting.engine {
         EngineKind::Gpu => "KIND_GPU",
-        EngineKind::Cpu | EngineKind::Ort => "KIND_CPU",
+        EngineKind::Cpu | EngineKind::Native | EngineKind::Ort => "KIND_CPU",
     };
     json!({
         "name": served.subject.model.as_str(),
