@@ -5,8 +5,8 @@
 
 use std::{error::Error, fs, io::BufRead, path::Path, sync::Arc, time::Instant};
 
-use agentd_engine_native::{Isa, Model, Numerics, Options};
-use agentd_plan::{Array, Data, Fact, Given, Graph, fuse, import};
+use agentd_engine_native::{Isa, Model, Options};
+use agentd_plan::{Array, Data, Fact, Given, Graph, Numerics, fuse, import};
 use agentd_types::Datatype;
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
             json!({ "nanoseconds": nanoseconds(start), "fallbacks": [], "nodes": graph.nodes().len() });
         return Ok((Runner::Interpreter(graph, arrays), answer));
     }
-    let numerics = if strict { agentd_plan::Numerics::Strict } else { agentd_plan::Numerics::Fast };
+    let numerics = if strict { Numerics::Strict } else { Numerics::Fast };
     let fused = Arc::new(fuse(&graph, numerics)?);
     drop(graph);
     let isa = match question["isa"].as_str() {
@@ -98,7 +98,6 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
             .find(|isa| isa.as_str() == name && isa.available())
             .ok_or_else(|| format!("peer.isa: {name} is not to be had here"))?,
     };
-    let numerics = if strict { Numerics::Strict } else { Numerics::Fast };
     let model = Model::new(Arc::clone(&fused), Options { isa, numerics })?;
     let answer = json!({
         "nanoseconds": nanoseconds(start),
