@@ -22,12 +22,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     for input in inputs {
         let (name, rest) = input.split_once('=').ok_or("an input has no name")?;
         let [datatype, dims, file] = *rest.split(':').collect::<Vec<_>>() else { return Err("input".into()) };
-        let shape = dims.split('x').filter(|dim| !dim.is_empty()).map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+        let shape = dims
+            .split('x')
+            .filter(|dim| !dim.is_empty())
+            .map(str::parse)
+            .collect::<Result<Vec<usize>, _>>()?;
         given.push((name.to_owned(), Fact::new(datatype.parse()?, shape), std::fs::read(file)?));
     }
     let started = Instant::now();
     let bytes = std::fs::read(path)?;
-    let facts: Vec<(&str, Fact)> = given.iter().map(|(name, fact, _)| (name.as_str(), fact.clone())).collect();
+    let facts: Vec<(&str, Fact)> =
+        given.iter().map(|(name, fact, _)| (name.as_str(), fact.clone())).collect();
     let graph = agentd_plan::import(&bytes, &Given { shapes: &facts, ..Given::default() })?;
     let graph = Arc::new(agentd_plan::fuse(&graph, numerics)?);
     let imported = started.elapsed();
@@ -75,7 +80,13 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let _outputs = model.run(&order)?;
                 }
                 for step in model.profile() {
-                    println!("{} {} {} {}", step.time.as_nanos() / u128::from(count), step.work, step.name, step.origin);
+                    println!(
+                        "{} {} {} {}",
+                        step.time.as_nanos() / u128::from(count),
+                        step.work,
+                        step.name,
+                        step.origin
+                    );
                 }
                 println!("end");
             }

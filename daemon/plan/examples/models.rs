@@ -7,6 +7,9 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::float_cmp,
+    clippy::type_complexity,
+    clippy::string_slice,
     reason = "a tool for developers"
 )]
 
@@ -62,13 +65,10 @@ fn check(folder: &Path, name: &str) -> Result<String, String> {
         let start = Instant::now();
         let results = run(&fused, &inputs, &arrays)?;
         seconds.1 += start.elapsed().as_secs_f64();
-        for at in 0..outputs.len() {
+        for (at, output) in outputs.iter().enumerate() {
             let want = numpy(&cases.join(format!("out_{case}_{at}.npy")))?;
-            let found = fused
-                .outputs()
-                .iter()
-                .position(|(name, _)| *name == outputs[at])
-                .ok_or("an output is missing")?;
+            let found =
+                fused.outputs().iter().position(|(name, _)| name == output).ok_or("an output is missing")?;
             let (error, same) = compare(&results[found], &want)?;
             worst = (worst.0.max(error), worst.1 && same);
         }

@@ -8,6 +8,9 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::float_cmp,
+    clippy::type_complexity,
+    clippy::string_slice,
     reason = "a tool for developers"
 )]
 

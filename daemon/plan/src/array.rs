@@ -426,12 +426,7 @@ impl Array {
     ///
     /// # Errors
     /// [`PlanError::Shape`]; [`PlanError::Datatype`] for text.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::float_cmp,
-        reason = "said in the documentation"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "said in the documentation")]
     pub fn from_reals(
         datatype: Datatype,
         shape: impl Into<Vec<usize>>,

@@ -187,7 +187,9 @@ impl<'a, 'm> Importer<'a, 'm> {
 
     fn weights(&mut self, graph: &read::Graph<'a>) -> Result<(), PlanError> {
         for weight in &graph.weights {
-            let id = self.builder.constant(weight.name(), array(weight)?)?;
+            let array = array(weight)?;
+            self.count_repeated(&array)?;
+            let id = self.builder.constant(weight.name(), array)?;
             self.scope().insert(weight.name(), id.into());
         }
         Ok(())
@@ -254,6 +256,18 @@ impl<'a, 'm> Importer<'a, 'm> {
                 what: "the number of nodes".to_owned(),
                 limit: self.limits.nodes as u64,
             });
+        }
+        Ok(())
+    }
+
+    /// Counts a constant of an inner graph: a loop writes it down once a round.
+    fn count_repeated(&mut self, array: &Array) -> Result<(), PlanError> {
+        if self.depth > 0 {
+            self.folded_bytes = self.folded_bytes.saturating_add(array.fact().bytes());
+            if self.folded_bytes > self.limits.folded_bytes {
+                let limit = self.limits.folded_bytes as u64;
+                return Err(PlanError::TooLarge { what: "constants of inner graphs".to_owned(), limit });
+            }
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Damaged and hostile models: import, fusion and the interpreter answer, in bounded time and memory, and never panic.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests is no test to the linter")]
+
 use agentd_onnx::build::{Graph, Node, conv, lstm, mlp};
 use agentd_plan::{Array, Fact, Given, ImportLimits, Numerics, fuse, import};
 use agentd_types::{

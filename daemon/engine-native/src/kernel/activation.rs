@@ -147,26 +147,30 @@ unsafe fn store<S: Simd>(p: *mut f32, v: S::V, n: usize) {
     unsafe { if n < S::LANES { S::store_first(p, v, n) } else { S::store(p, v) } }
 }
 
-/// Applies `f` to every number of the rows.
-#[inline(always)]
-unsafe fn each<S: Simd>(p: &Map, f: impl Fn(S::V) -> S::V) {
-    unsafe {
-        for row in 0..p.rows {
-            let (x, y) = (p.input.add(row * p.in_row), p.output.add(row * p.out_row));
+/// Applies an expression to every number of the rows. A macro, as are the loops below: a closure would be compiled
+/// without the instruction set of the function around it.
+macro_rules! each {
+    ($p:expr, $x:ident => $value:expr) => {
+        for row in 0..$p.rows {
+            let (from, to) = ($p.input.add(row * $p.in_row), $p.output.add(row * $p.out_row));
             let mut at = 0;
-            while at + 2 * S::LANES <= p.length {
-                let (a, b) = (f(S::load(x.add(at))), f(S::load(x.add(at + S::LANES))));
-                S::store(y.add(at), a);
-                S::store(y.add(at + S::LANES), b);
+            while at + 2 * S::LANES <= $p.length {
+                let $x = S::load(from.add(at));
+                let first = $value;
+                let $x = S::load(from.add(at + S::LANES));
+                let second = $value;
+                S::store(to.add(at), first);
+                S::store(to.add(at + S::LANES), second);
                 at += 2 * S::LANES;
             }
-            while at < p.length {
-                let n = S::LANES.min(p.length - at);
-                store::<S>(y.add(at), f(load::<S>(x.add(at), n)), n);
+            while at < $p.length {
+                let n = S::LANES.min($p.length - at);
+                let $x = load::<S>(from.add(at), n);
+                store::<S>(to.add(at), $value, n);
                 at += n;
             }
         }
-    }
+    };
 }
 
 /// Applies the function to all rows.
@@ -180,62 +184,61 @@ pub(crate) unsafe fn map<S: Simd>(p: &Map) {
         match p.function {
             Function::Clamp { low, high } => {
                 let (low, high) = (S::splat(low), S::splat(high));
-                each::<S>(p, |x| S::min(high, S::max(low, x)));
+                each!(p, x => S::min(high, S::max(low, x)));
             }
             Function::LeakyRelu { slope } => {
                 let slope = S::splat(slope);
-                each::<S>(p, |x| S::select_less(x, zero, S::mul(x, slope), x));
+                each!(p, x => S::select_less(x, zero, S::mul(x, slope), x));
             }
             Function::HardSigmoid { slope, offset } => {
                 let (slope, offset) = (S::splat(slope), S::splat(offset));
-                each::<S>(p, |x| S::min(one, S::max(zero, S::fma(x, slope, offset))));
+                each!(p, x => S::min(one, S::max(zero, S::fma(x, slope, offset))));
             }
             Function::HardSwish => {
                 let (sixth, half) = (S::splat(1.0 / 6.0), S::splat(0.5));
-                each::<S>(p, |x| S::mul(x, S::min(one, S::max(zero, S::fma(x, sixth, half)))));
+                each!(p, x => S::mul(x, S::min(one, S::max(zero, S::fma(x, sixth, half)))));
             }
-            Function::Sigmoid => each::<S>(p, |x| S::sigmoid(x)),
-            Function::Silu => each::<S>(p, |x| S::mul(x, S::sigmoid(x))),
-            Function::Tanh => each::<S>(p, |x| S::tanh(x)),
-            Function::Gelu => each::<S>(p, |x| S::gelu(x)),
-            Function::GeluTanh => each::<S>(p, |x| S::gelu_tanh(x)),
-            Function::Erf => each::<S>(p, |x| S::erf(x)),
-            Function::Exp => each::<S>(p, |x| S::exp(x)),
-            Function::Sqrt => each::<S>(p, |x| S::sqrt(x)),
-            Function::Reciprocal => each::<S>(p, |x| S::div(one, x)),
-            Function::Abs => each::<S>(p, |x| S::abs(x)),
+            Function::Sigmoid => each!(p, x => S::sigmoid(x)),
+            Function::Silu => each!(p, x => S::mul(x, S::sigmoid(x))),
+            Function::Tanh => each!(p, x => S::tanh(x)),
+            Function::Gelu => each!(p, x => S::gelu(x)),
+            Function::GeluTanh => each!(p, x => S::gelu_tanh(x)),
+            Function::Erf => each!(p, x => S::erf(x)),
+            Function::Exp => each!(p, x => S::exp(x)),
+            Function::Sqrt => each!(p, x => S::sqrt(x)),
+            Function::Reciprocal => each!(p, x => S::div(one, x)),
+            Function::Abs => each!(p, x => S::abs(x)),
             Function::Negative => {
                 let minus = S::splat(-1.0);
-                each::<S>(p, |x| S::mul(x, minus));
+                each!(p, x => S::mul(x, minus));
             }
-            Function::Floor => each::<S>(p, |x| S::floor(x)),
-            Function::Round => each::<S>(p, |x| S::round(x)),
+            Function::Floor => each!(p, x => S::floor(x)),
+            Function::Round => each!(p, x => S::round(x)),
             Function::Elu { slope } => {
                 let slope = S::splat(slope);
-                each::<S>(p, |x| S::select_less(x, zero, S::mul(slope, S::sub(S::exp(x), one)), x));
+                each!(p, x => S::select_less(x, zero, S::mul(slope, S::sub(S::exp(x), one)), x));
             }
         }
     }
 }
 
-/// Applies `f` to every pair of the rows.
-#[inline(always)]
-unsafe fn pairs<S: Simd>(p: &Combine, f: impl Fn(S::V, S::V) -> S::V) {
-    unsafe {
-        let (low, high) = (S::splat(p.low), S::splat(p.high));
-        for row in 0..p.rows {
-            let (a, b) = (p.a.add(row * p.a_row), p.b.add(row * p.b_row));
-            let y = p.output.add(row * p.out_row);
+/// Applies an expression to every pair of the rows.
+macro_rules! pairs {
+    ($p:expr, $u:ident, $v:ident => $value:expr) => {{
+        let (low, high) = (S::splat($p.low), S::splat($p.high));
+        for row in 0..$p.rows {
+            let (a, b) = ($p.a.add(row * $p.a_row), $p.b.add(row * $p.b_row));
+            let to = $p.output.add(row * $p.out_row);
             let mut at = 0;
-            while at < p.length {
-                let n = S::LANES.min(p.length - at);
-                let u = if p.a_step == 0 { S::splat_from(a) } else { load::<S>(a.add(at), n) };
-                let v = if p.b_step == 0 { S::splat_from(b) } else { load::<S>(b.add(at), n) };
-                store::<S>(y.add(at), S::min(high, S::max(low, f(u, v))), n);
+            while at < $p.length {
+                let n = S::LANES.min($p.length - at);
+                let $u = if $p.a_step == 0 { S::splat_from(a) } else { load::<S>(a.add(at), n) };
+                let $v = if $p.b_step == 0 { S::splat_from(b) } else { load::<S>(b.add(at), n) };
+                store::<S>(to.add(at), S::min(high, S::max(low, $value)), n);
                 at += n;
             }
         }
-    }
+    }};
 }
 
 /// One function of two vectors.
@@ -264,9 +267,9 @@ unsafe fn pairwise<S: Simd>(kind: Pairwise, a: S::V, b: S::V) -> S::V {
 pub(crate) unsafe fn combine<S: Simd>(p: &Combine) {
     unsafe {
         match p.pairwise {
-            Pairwise::Add => pairs::<S>(p, |a, b| S::add(a, b)),
-            Pairwise::Multiply => pairs::<S>(p, |a, b| S::mul(a, b)),
-            kind => pairs::<S>(p, |a, b| pairwise::<S>(kind, a, b)),
+            Pairwise::Add => pairs!(p, u, v => S::add(u, v)),
+            Pairwise::Multiply => pairs!(p, u, v => S::mul(u, v)),
+            kind => pairs!(p, u, v => pairwise::<S>(kind, u, v)),
         }
     }
 }

@@ -139,8 +139,11 @@ pub(crate) unsafe fn whole<S: Simd>(p: &Whole) {
                 *lane = if p.maximum { S::max_nan(here, *lane) } else { S::add(*lane, here) };
             }
         }
-        let merge = |a, b| if p.maximum { S::max_nan(a, b) } else { S::add(a, b) };
-        let all = merge(merge(four[0], four[1]), merge(four[2], four[3]));
+        let all = if p.maximum {
+            S::max_nan(S::max_nan(four[0], four[1]), S::max_nan(four[2], four[3]))
+        } else {
+            S::add(S::add(four[0], four[1]), S::add(four[2], four[3]))
+        };
         #[expect(
             clippy::cast_precision_loss,
             reason = "maps have far fewer than 2^24 pixels, and it is a mean"

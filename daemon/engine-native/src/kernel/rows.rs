@@ -25,17 +25,42 @@ pub(crate) struct Softmax {
     pub(crate) mask_row: usize,
 }
 
-/// Runs `f` over whole vectors of `0..length`, then over the rest with its number of lanes.
+/// The vector at `p`, of which `n` lanes exist.
 #[inline(always)]
-unsafe fn vectors<S: Simd>(length: usize, mut whole: impl FnMut(usize), mut rest: impl FnMut(usize, usize)) {
-    let mut at = 0;
-    while at + S::LANES <= length {
-        whole(at);
-        at += S::LANES;
+unsafe fn load<S: Simd>(p: *const f32, n: usize) -> S::V {
+    unsafe { if n < S::LANES { S::load_first(p, n) } else { S::load(p) } }
+}
+
+/// Stores the `n` lanes that exist.
+#[inline(always)]
+unsafe fn store<S: Simd>(p: *mut f32, v: S::V, n: usize) {
+    unsafe { if n < S::LANES { S::store_first(p, v, n) } else { S::store(p, v) } }
+}
+
+/// `v` with `other` in the lanes from `n` on.
+#[inline(always)]
+unsafe fn first_or<S: Simd>(v: S::V, n: usize, other: f32) -> S::V {
+    unsafe {
+        if n >= S::LANES {
+            return v;
+        }
+        let mut lanes = [other; super::simd::MAX_LANES];
+        S::store_first(lanes.as_mut_ptr(), v, n);
+        S::load(lanes.as_ptr())
     }
-    if at < length {
-        rest(at, length - at);
-    }
+}
+
+/// Runs a body over the vectors of `0..length`, with the place and the number of lanes that exist. A macro, since a
+/// closure would be compiled without the instruction set of the function around it.
+macro_rules! vectors {
+    ($length:expr, $at:ident, $n:ident => $body:block) => {{
+        let mut $at = 0;
+        while $at < $length {
+            let $n = S::LANES.min($length - $at);
+            $body
+            $at += S::LANES;
+        }
+    }};
 }
 
 /// Softmax of each row.
@@ -49,52 +74,27 @@ pub(crate) unsafe fn softmax<S: Simd>(p: &Softmax) {
         for row in 0..p.rows {
             let (x, y) = (p.input.add(row * p.in_row), p.output.add(row * p.out_row));
             let mask = if p.mask.is_null() { p.mask } else { p.mask.add(row * p.mask_row) };
-            let scaled = |at: usize, n: usize| {
-                let load = |q: *const f32| if n < S::LANES { S::load_first(q, n) } else { S::load(q) };
-                let v = S::mul(load(x.add(at)), scale);
-                if mask.is_null() { v } else { S::add(v, load(mask.add(at))) }
-            };
-            let mut best = S::splat(f32::NEG_INFINITY);
-            let mut most = f32::NEG_INFINITY;
-            vectors::<S>(
-                p.length,
-                |at| {
-                    let v = scaled(at, S::LANES);
-                    S::store(y.add(at), v);
-                    best = S::max(v, best);
-                },
-                |at, n| {
-                    S::store_first(y.add(at), scaled(at, n), n);
-                    for i in 0..n {
-                        most = most.max(*y.add(at + i));
-                    }
-                },
-            );
-            let most = most.max(S::largest(best));
-            // A row of only negative infinity would be NaN by its formula; so it is, as elsewhere.
-            let most = S::splat(most);
+            let mut most = S::splat(f32::NEG_INFINITY);
+            vectors!(p.length, at, n => {
+                let mut v = S::mul(load::<S>(x.add(at), n), scale);
+                if !mask.is_null() {
+                    v = S::add(v, load::<S>(mask.add(at), n));
+                }
+                store::<S>(y.add(at), v, n);
+                most = S::max(first_or::<S>(v, n, f32::NEG_INFINITY), most);
+            });
+            // A row of nothing but minus infinity is NaN by its formula, and stays so.
+            let most = S::splat(S::largest(most));
             let mut sum = S::splat(0.0);
-            let mut more = 0.0_f32;
-            vectors::<S>(
-                p.length,
-                |at| {
-                    let e = S::exp(S::sub(S::load(y.add(at)), most));
-                    S::store(y.add(at), e);
-                    sum = S::add(sum, e);
-                },
-                |at, n| {
-                    S::store_first(y.add(at), S::exp(S::sub(S::load_first(y.add(at), n), most)), n);
-                    for i in 0..n {
-                        more += *y.add(at + i);
-                    }
-                },
-            );
-            let factor = S::splat(1.0 / (S::sum(sum) + more));
-            vectors::<S>(
-                p.length,
-                |at| S::store(y.add(at), S::mul(S::load(y.add(at)), factor)),
-                |at, n| S::store_first(y.add(at), S::mul(S::load_first(y.add(at), n), factor), n),
-            );
+            vectors!(p.length, at, n => {
+                let e = S::exp(S::sub(load::<S>(y.add(at), n), most));
+                store::<S>(y.add(at), e, n);
+                sum = S::add(sum, first_or::<S>(e, n, 0.0));
+            });
+            let factor = S::splat(1.0 / S::sum(sum));
+            vectors!(p.length, at, n => {
+                store::<S>(y.add(at), S::mul(load::<S>(y.add(at), n), factor), n);
+            });
         }
     }
 }
@@ -132,54 +132,31 @@ pub(crate) unsafe fn normalise<S: Simd>(p: &Normalise) {
         #[expect(clippy::cast_precision_loss, reason = "rows are far shorter than 2^24")]
         let share = 1.0 / p.length as f32;
         for row in 0..p.rows {
-            let (x, y) = (p.input.add(row * p.length), p.output.add(row * p.length));
+            let (mut x, y) = (p.input.add(row * p.length), p.output.add(row * p.length));
             let mut total = S::splat(0.0);
-            let load = |q: *const f32, n| if n < S::LANES { S::load_first(q, n) } else { S::load(q) };
-            let store =
-                |q: *mut f32, v, n| if n < S::LANES { S::store_first(q, v, n) } else { S::store(q, v) };
-            let mut first = |at: usize, n: usize| {
-                let mut v = load(x.add(at), n);
+            vectors!(p.length, at, n => {
+                let mut v = load::<S>(x.add(at), n);
                 if !p.residual.is_null() {
-                    v = S::add(v, load(p.residual.add(row * p.length + at), n));
-                    store(y.add(at), v, n);
+                    v = S::add(v, load::<S>(p.residual.add(row * p.length + at), n));
+                    store::<S>(y.add(at), v, n);
                 }
                 total = S::add(total, v);
-            };
-            each::<S>(p.length, &mut first);
-            let x = if p.residual.is_null() { x } else { y.cast_const() };
+            });
+            if !p.residual.is_null() {
+                x = y;
+            }
             let mean = S::splat(if p.keep_mean { 0.0 } else { S::sum(total) * share });
             let mut squares = S::splat(0.0);
-            let mut second = |at: usize, n: usize| {
-                let d = S::sub(load(x.add(at), n), mean);
-                if n < S::LANES {
-                    // The lanes that do not exist hold minus the mean: they must not count.
-                    let mut kept = [0.0; super::simd::MAX_LANES];
-                    S::store_first(kept.as_mut_ptr(), d, n);
-                    let d = S::load(kept.as_ptr());
-                    squares = S::fma(d, d, squares);
-                } else {
-                    squares = S::fma(d, d, squares);
-                }
-            };
-            each::<S>(p.length, &mut second);
+            vectors!(p.length, at, n => {
+                let d = first_or::<S>(S::sub(load::<S>(x.add(at), n), mean), n, 0.0);
+                squares = S::fma(d, d, squares);
+            });
             let factor = S::splat(1.0 / (S::sum(squares) * share + p.epsilon).sqrt());
-            let mut third = |at: usize, n: usize| {
-                let d = S::mul(S::sub(load(x.add(at), n), mean), factor);
-                let bias = if p.bias.is_null() { S::splat(0.0) } else { load(p.bias.add(at), n) };
-                store(y.add(at), S::fma(d, load(p.scale.add(at), n), bias), n);
-            };
-            each::<S>(p.length, &mut third);
+            vectors!(p.length, at, n => {
+                let d = S::mul(S::sub(load::<S>(x.add(at), n), mean), factor);
+                let bias = if p.bias.is_null() { S::splat(0.0) } else { load::<S>(p.bias.add(at), n) };
+                store::<S>(y.add(at), S::fma(d, load::<S>(p.scale.add(at), n), bias), n);
+            });
         }
-    }
-}
-
-/// Runs `f(at, lanes)` over the vectors of `0..length`.
-#[inline(always)]
-fn each<S: Simd>(length: usize, f: &mut impl FnMut(usize, usize)) {
-    let mut at = 0;
-    while at < length {
-        let n = S::LANES.min(length - at);
-        f(at, n);
-        at += n;
     }
 }

@@ -138,7 +138,7 @@ fn attention(edit: &Edit, at: usize) -> Option<Found> {
     let Op::MatMul(mix) = &node.op else { return None };
     let plain = !mix.transpose_a
         && !mix.transpose_b
-        && mix.alpha == 1.0
+        && mix.alpha.to_bits() == 1.0_f32.to_bits()
         && mix.activation.is_none()
         && node.inputs.len() == 2;
     let (_, softmax) = edit.maker(node.input(0)?)?;
@@ -156,7 +156,8 @@ fn attention(edit: &Edit, at: usize) -> Option<Found> {
     }
     let q = tokens(edit, product.input(0)?, false)?;
     let k = tokens(edit, product.input(1)?, !op.transpose_b)?;
-    if q.heads != k.heads || q.heads != v.heads || q.size != k.size || v.factor != 1.0 {
+    if q.heads != k.heads || q.heads != v.heads || q.size != k.size || v.factor.to_bits() != 1.0_f64.to_bits()
+    {
         return None;
     }
     // What puts the heads together again.
@@ -190,17 +191,12 @@ fn scores_of(edit: &Edit, value: usize) -> Option<(usize, Option<usize>, f64)> {
 
 fn write(edit: &mut Edit, at: usize, found: &Found) -> Result<(), PlanError> {
     let Some(origin) = edit.node(at).map(|node| node.origin.clone()) else { return Ok(()) };
-    let mask = match found.mask {
-        // A mask of scores broadcasts to [B, H, Sq, Sk]; a datatype of its own would not have been added.
-        Some(mask) => Some(mask),
-        None => None,
-    };
     let batch = edit.shape(at_output(edit, at)).first().copied().unwrap_or(1);
     let mut inputs = Vec::new();
     for tokens in [found.q, found.k, found.v] {
         inputs.push(Some(operand(edit, tokens, batch, &origin)?));
     }
-    inputs.extend(mask.map(Some));
+    inputs.extend(found.mask.map(Some));
     let result = edit.insert(found.op, inputs, &origin)?;
     let Some(shape) = edit.node(found.last).map(|node| edit.shape(node.output()).to_vec()) else {
         return Ok(());

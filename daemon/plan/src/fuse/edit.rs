@@ -334,6 +334,8 @@ impl Edit {
             }
         }
         // Depth first, without recursion, from each node to what it takes.
+        let edges: usize = self.nodes.iter().flatten().map(|node| node.inputs.len()).sum();
+        let most = 4 * (edges + self.nodes.len()) + 64;
         let mut done = vec![false; self.nodes.len()];
         let mut stack: Vec<(usize, bool)> = (0..self.nodes.len()).rev().map(|at| (at, false)).collect();
         while let Some((at, ready)) = stack.pop() {
@@ -348,7 +350,7 @@ impl Edit {
                         .filter(|maker| *maker != at && !done.get(*maker).copied().unwrap_or(true))
                         .map(|maker| (maker, false)),
                 );
-                if stack.len() > 64 * (self.nodes.len() + 64) {
+                if stack.len() > most {
                     return Err(PlanError::Graph("a rewritten graph with a cycle".to_owned()));
                 }
                 continue;

@@ -191,7 +191,7 @@ pub(crate) fn gemm(site: &mut Site<'_, '_, '_>, activation: Option<Unary>) -> Fo
     let is_real = is_float(site.fact(0)?.datatype);
     let mut bias = site.maybe(2).filter(|_| beta != 0.0);
     if let Some(id) = bias
-        && beta != 1.0
+        && beta.to_bits() != 1.0_f32.to_bits()
     {
         bias = Some(site.with_number(Binary::Mul, id, f64::from(beta))?);
     }
@@ -201,7 +201,7 @@ pub(crate) fn gemm(site: &mut Site<'_, '_, '_>, activation: Option<Unary>) -> Fo
         alpha: if is_real { alpha } else { 1.0 },
         activation,
     };
-    if !is_real && alpha != 1.0 {
+    if !is_real && alpha.to_bits() != 1.0_f32.to_bits() {
         return Err(PlanError::unsupported("a product of integers times a number"));
     }
     all(site.emit(op, &[Some(a), Some(b), bias])?)

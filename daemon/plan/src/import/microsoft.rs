@@ -134,7 +134,6 @@ fn multi_head(site: &mut Site<'_, '_, '_>) -> Found {
     let heads = site.size("num_heads", 1)?;
     let shape = site.fact(0)?.shape;
     let features = shape.last().copied().unwrap_or(0).checked_div(heads).unwrap_or(0).max(1);
-    #[expect(clippy::cast_precision_loss, reason = "a feature size")]
     let scale = site.float("scale", 0.0)?;
     let scale = if scale == 0.0 { 1.0 / (features as f32).sqrt() } else { scale };
     let (mut q, mut k, mut v) = (q, k, v);

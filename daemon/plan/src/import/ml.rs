@@ -470,6 +470,9 @@ fn tree_classifier(site: &mut Site<'_, '_, '_>) -> Found {
     all(vec![label, scores])
 }
 
+/// A node that waits: its index, whether it is a leaf, and the parent and branch that lead to it.
+type Branch = (i64, bool, Option<(usize, bool)>);
+
 /// TreeEnsemble of version 5: branches and leaves in lists of their own.
 fn tree_ensemble(site: &mut Site<'_, '_, '_>) -> Found {
     let x = site.id(0)?;
@@ -500,7 +503,7 @@ fn tree_ensemble(site: &mut Site<'_, '_, '_>) -> Found {
     let limit = 2 * features.len() + targets.len() + 1;
     for root in ints("tree_roots")? {
         roots.push(nodes.len());
-        let mut open: Vec<(i64, bool, Option<(usize, bool)>)> = vec![(root, false, None)];
+        let mut open: Vec<Branch> = vec![(root, false, None)];
         while let Some((at, is_leaf, parent)) = open.pop() {
             let new = nodes.len();
             if new > limit {
@@ -602,7 +605,6 @@ fn svm_regressor(site: &mut Site<'_, '_, '_>) -> Found {
 }
 
 /// One machine for each pair of classes; the class with the most wins.
-#[expect(clippy::too_many_lines, reason = "one formula after the other")]
 fn svm_classifier(site: &mut Site<'_, '_, '_>) -> Found {
     let labels = classes(site)?;
     let per_class = super::linear::sizes(site, "vectors_per_class")?.unwrap_or_default();

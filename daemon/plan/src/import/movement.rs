@@ -95,7 +95,7 @@ fn reshape(site: &mut Site<'_, '_, '_>) -> Found {
     if let Some(slot) = free.and_then(|axis| shape.get_mut(axis)) {
         *slot = 1;
         let known = shape::count(&shape)?;
-        let rest = if known == 0 { 0 } else { fact.elements() / known };
+        let rest = fact.elements().checked_div(known).unwrap_or(0);
         if let Some(slot) = free.and_then(|axis| shape.get_mut(axis)) {
             *slot = rest;
         }
@@ -406,6 +406,8 @@ fn one_hot(site: &mut Site<'_, '_, '_>) -> Found {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::float_cmp,
+    clippy::too_many_lines,
     reason = "lengths are below 2^30, and sizes are checked by the operator"
 )]
 fn resize(site: &mut Site<'_, '_, '_>) -> Found {

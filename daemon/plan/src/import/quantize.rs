@@ -202,7 +202,7 @@ fn qgemm(site: &mut Site<'_, '_, '_>) -> Found {
     }
     let mut sum = super::linear::matmul(site, a, b)?;
     let alpha = site.float("alpha", 1.0)?;
-    if alpha != 1.0 {
+    if alpha.to_bits() != 1.0_f32.to_bits() {
         sum = site.with_number(Binary::Mul, sum, f64::from(alpha))?;
     }
     if let Some(c) = site.maybe(6) {

@@ -254,6 +254,7 @@ impl<'a> Site<'_, 'a, '_> {
 
     /// Adds a constant.
     pub(crate) fn add(&mut self, array: Array) -> Result<ValueId, PlanError> {
+        self.importer.count_repeated(&array)?;
         self.importer.builder.constant("", array)
     }
 

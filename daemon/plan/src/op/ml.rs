@@ -248,7 +248,8 @@ impl Rule for SupportVectors {
         let x = inputs.need(0)?;
         need_number(x)?;
         let (rows, columns) = table(x)?;
-        if self.features == 0 || columns != self.features || self.vectors.len() % self.features != 0 {
+        if self.features == 0 || columns != self.features || !self.vectors.len().is_multiple_of(self.features)
+        {
             return Err(PlanError::shape(format!(
                 "support vectors of {} features for {columns}",
                 self.features

@@ -201,10 +201,16 @@ impl Rule for MaxUnpool {
     fn run(&self, inputs: &Inputs<'_, Array>, outputs: &[Fact]) -> Result<Vec<Array>, PlanError> {
         let (x, output) = (inputs.need(0)?, one(outputs)?);
         let mut items = vec![0.0; output.elements()];
+        let (from, to) = (shape::strides(&self.counted), shape::strides(&self.output));
         for (item, index) in x.reals()?.into_iter().zip(inputs.need(1)?.ints()?) {
-            let fault = || PlanError::value(format!("index {index} lies outside {:?}", self.output));
+            let fault = || PlanError::value(format!("index {index} lies outside {:?}", self.counted));
             let index = usize::try_from(index).map_err(|_| fault())?;
-            *items.get_mut(index).ok_or_else(fault)? = item;
+            if index >= self.counted.iter().product() {
+                return Err(fault());
+            }
+            let axes = self.counted.iter().zip(from.iter().zip(&to));
+            let place: usize = axes.map(|(dim, (from, to))| index / from % dim * to).sum();
+            *items.get_mut(place).ok_or_else(fault)? = item;
         }
         Ok(vec![Array::from_reals(output.datatype, output.shape.clone(), items)?])
     }

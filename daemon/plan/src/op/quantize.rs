@@ -74,10 +74,19 @@ impl Granularity {
 }
 
 /// Rounds `x / scale` to nearest (halves to even), adds the zero point, clamps.
+///
+/// The quotient is rounded to single precision first, as the models' own tools do: a value half way between two steps
+/// is common after dequantising, and which way it goes must not depend on bits that they never had.
+#[expect(clippy::cast_possible_truncation, reason = "said above")]
 fn quantised(x: f64, scale: f64, zero: f64, datatype: Datatype) -> f64 {
+    rounded(f64::from((x / scale) as f32), zero, datatype)
+}
+
+/// Rounds to nearest (halves to even), adds the zero point, clamps.
+fn rounded(x: f64, zero: f64, datatype: Datatype) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "limits of at most 16 bits, or clamped anyway")]
     let (low, high) = (limits(datatype).0 as f64, limits(datatype).1 as f64);
-    let value = (x / scale).round_ties_even() + zero;
+    let value = x.round_ties_even() + zero;
     if value.is_nan() { zero } else { value.clamp(low, high) }
 }
 

@@ -230,12 +230,12 @@ fn get(list: &[f64], index: usize) -> f64 {
 
 impl Weights<'_> {
     /// Row `row` of w times x, with the first bias.
-    fn from_input(&self, row: usize, x: &[f64]) -> f64 {
+    fn input_product(&self, row: usize, x: &[f64]) -> f64 {
         dot(part(self.w, row, x.len()), x) + self.bias.map_or(0.0, |bias| get(bias, row))
     }
 
     /// Row `row` of r times the hidden state, with the second bias.
-    fn from_hidden(&self, row: usize, hidden: &[f64]) -> f64 {
+    fn hidden_product(&self, row: usize, hidden: &[f64]) -> f64 {
         let biases = self.bias.map_or(0.0, |bias| get(bias, bias.len() / 2 + row));
         dot(part(self.r, row, hidden.len()), hidden) + biases
     }
@@ -259,10 +259,10 @@ impl Recurrent {
         if x.is_nan() { x } else { x.clamp(-bound, bound) }
     }
 
-    fn step(&self, weights: &Weights<'_>, x: &[f64], hidden: &mut Vec<f64>, cell: &mut Vec<f64>) {
+    fn step(&self, weights: &Weights<'_>, x: &[f64], hidden: &mut Vec<f64>, cell: &mut [f64]) {
         let h = self.hidden;
         let gate = |gate: usize, unit: usize, hidden: &[f64]| {
-            weights.from_input(gate * h + unit, x) + weights.from_hidden(gate * h + unit, hidden)
+            weights.input_product(gate * h + unit, x) + weights.hidden_product(gate * h + unit, hidden)
         };
         match self.cell {
             Cell::Rnn => {
@@ -297,11 +297,11 @@ impl Recurrent {
                 let next = (0..h).map(|unit| {
                     let row = 2 * h + unit;
                     let product = if linear_before_reset {
-                        get(&r, unit) * weights.from_hidden(row, hidden)
+                        get(&r, unit) * weights.hidden_product(row, hidden)
                     } else {
-                        weights.from_hidden(row, &reset)
+                        weights.hidden_product(row, &reset)
                     };
-                    let new = weights.activate(1, self.bounded(weights.from_input(row, x) + product));
+                    let new = weights.activate(1, self.bounded(weights.input_product(row, x) + product));
                     (1.0 - get(&z, unit)) * new + get(&z, unit) * get(hidden, unit)
                 });
                 *hidden = next.collect();

@@ -167,7 +167,6 @@ fn groups<T>(items: &[T], size: usize, count: usize) -> impl Iterator<Item = &[T
 
 /// The index of the largest or smallest element. Input: x. Output: `INT64`, x's shape with `axis` 1, or gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent choices")]
 pub struct ArgReduce {
     /// Largest, not smallest.
     pub largest: bool,
