@@ -100,7 +100,8 @@ class Theirs:
         self.binding = None
         self.outputs = [np.asarray(array) for array in self.session.run(None, self.feed)]
         # Neither text nor files that declare another rank than they answer can be bound.
-        ranks = all(len(given.shape) == array.ndim for given, array in zip(self.session.get_outputs(), self.outputs, strict=True))
+        declared = [len(given.shape) for given in self.session.get_outputs()]
+        ranks = declared == [array.ndim for array in self.outputs]
         if ranks and all(array.dtype != object for array in [*self.feed.values(), *self.outputs]):
             self.binding = self.session.io_binding()
             # The binding takes addresses: the arrays must stay.
