@@ -98,16 +98,19 @@ class Theirs:
         self.load_nanoseconds = time.perf_counter_ns() - began
         self.feed = fed(feed)
         self.binding = None
-        if all(array.dtype != object for array in self.feed.values()):
-            binding = self.session.io_binding()
+        self.outputs = [np.asarray(array) for array in self.session.run(None, self.feed)]
+        # Neither text nor files that declare another rank than they answer can be bound.
+        declared = [len(given.shape) for given in self.session.get_outputs()]
+        ranks = declared == [array.ndim for array in self.outputs]
+        if ranks and all(array.dtype != object for array in [*self.feed.values(), *self.outputs]):
+            self.binding = self.session.io_binding()
             # The binding takes addresses: the arrays must stay.
             self.inputs = {name: np.asarray(array, order="C") for name, array in self.feed.items()}
             for name, array in self.inputs.items():
-                binding.bind_cpu_input(name, array)
-            self.outputs = [np.empty_like(array) for array in self.session.run(None, self.feed)]
+                self.binding.bind_cpu_input(name, array)
+            self.outputs = [np.empty_like(array) for array in self.outputs]
             for given, array in zip(self.session.get_outputs(), self.outputs, strict=True):
-                binding.bind_output(given.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            self.binding = binding
+                self.binding.bind_output(given.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self, times: int) -> list[int]:
         spent = []

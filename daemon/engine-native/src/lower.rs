@@ -26,6 +26,9 @@ use crate::{
 };
 use needs::Need;
 
+/// Zeros at the start of the constants: the bias of sums that go on from others.
+pub(crate) const ZEROS: usize = 64;
+
 /// Floats of an arena, at most: 16 GiB.
 const MOST_FLOATS: usize = 1 << 32;
 
@@ -70,6 +73,11 @@ pub(crate) struct Lowering<'a> {
 /// # Errors
 /// [`LowerError`]: when it needs too much memory, or the lowering itself is at fault.
 pub(crate) fn lower(graph: Arc<Graph>, options: Options) -> Result<VerifiedPlan, LowerError> {
+    Ok(verify::verify(plan_of(graph, options)?)?)
+}
+
+/// The plan of `graph`, not verified yet.
+pub(crate) fn plan_of(graph: Arc<Graph>, options: Options) -> Result<Plan, LowerError> {
     let kernels = options.isa.kernels();
     let mut lowering = Lowering {
         graph: &graph,
@@ -78,7 +86,7 @@ pub(crate) fn lower(graph: Arc<Graph>, options: Options) -> Result<VerifiedPlan,
         needs: needs::needs(&graph, kernels.lanes),
         forms: vec![Form::default(); graph.values().len()],
         buffers: Vec::new(),
-        constants: vec![0.0; LINE],
+        constants: vec![0.0; ZEROS],
         steps: Vec::new(),
         origins: Vec::new(),
         node: 0,
@@ -107,7 +115,7 @@ pub(crate) fn lower(graph: Arc<Graph>, options: Options) -> Result<VerifiedPlan,
         outputs,
     };
     place(&mut plan, &buffers)?;
-    Ok(verify::verify(plan)?)
+    Ok(plan)
 }
 
 /// Gives every buffer its time and place.

@@ -145,3 +145,158 @@ fn ports(plan: &Plan) -> Result<(), VerifyError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agentd_plan::{
+        Array, Builder, Fact, Graph,
+        op::{
+            Binary, Conv, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window, pool::PoolKind,
+            reduce::ReduceKind,
+        },
+    };
+    use agentd_types::Datatype::Fp32;
+
+    use super::*;
+    use crate::{
+        lower::{Options, plan_of},
+        step::{Map, Operand, Weights},
+    };
+
+    /// A net with a step of nearly every kind.
+    fn graph() -> Arc<Graph> {
+        let mut b = Builder::new();
+        let x = b.input("x", Fact::new(Fp32, vec![1, 3, 16, 16])).unwrap();
+        let weights = |b: &mut Builder, shape: &[usize]| {
+            let items = vec![0.1_f32; shape.iter().product()];
+            b.constant("w", Array::new(shape.to_vec(), items).unwrap()).unwrap()
+        };
+        let window = || Window { pads_begin: vec![1, 1], pads_end: vec![1, 1], ..Window::new([3, 3]) };
+        let mut last = x;
+        for (shape, groups) in
+            [([40, 3, 3, 3], 1), ([40, 1, 3, 3], 40), ([40, 40, 3, 3], 1), ([40, 20, 3, 3], 2)]
+        {
+            let w = weights(&mut b, &shape);
+            let conv = Conv { window: window(), groups, activation: Some(Unary::Relu) };
+            last = b.node(conv, &[Some(last), Some(w)], "conv").unwrap()[0];
+        }
+        let pool = Pool {
+            kind: PoolKind::Max,
+            window: Window { strides: vec![2, 2], ..Window::new([2, 2]) },
+            output: vec![8, 8],
+            indices: None,
+        };
+        let pooled = b.node(pool, &[Some(last)], "pool").unwrap()[0];
+        let sum = b.node(Binary::Add, &[Some(pooled), Some(pooled)], "add").unwrap()[0];
+        let channel = weights(&mut b, &[40, 1, 1]);
+        let scaled = b.node(Binary::Mul, &[Some(sum), Some(channel)], "mul").unwrap()[0];
+        let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: true };
+        let mean = b.node(mean, &[Some(scaled)], "mean").unwrap()[0];
+        let flat = b.node(Reshape { shape: vec![1, 40] }, &[Some(mean)], "flat").unwrap()[0];
+        let w = weights(&mut b, &[40, 10]);
+        let product = b.node(MatMul::default(), &[Some(flat), Some(w)], "product").unwrap()[0];
+        let y = b.node(Softmax { axis: 1, log: false }, &[Some(product)], "softmax").unwrap()[0];
+        b.output("y", y).unwrap();
+        Arc::new(b.finish())
+    }
+
+    /// Moves or stretches a map beyond its buffer.
+    fn damage_map(map: &mut Map, kind: usize, far: usize) {
+        match kind % 6 {
+            // A distance is only damage where there is something at that distance.
+            1 if map.rows > 1 => map.row += far,
+            2 if map.channels > map.lanes => map.block += far,
+            0..=2 => map.at.start += far,
+            3 => map.channels += far,
+            4 => map.rows += far,
+            _ => map.at.buffer.0 += 1000,
+        }
+    }
+
+    /// Does something to a step after which it would leave its memory.
+    fn damage(step: &mut Step, kind: usize, far: usize) {
+        match step {
+            Step::Convolve(c) => match kind % 8 {
+                0 => c.input.start += far,
+                1 if c.output.rows > 1 => c.in_row += far,
+                1 => c.input.start += far,
+                2 => c.channels += far,
+                3 => c.bias += far,
+                4 => c.taps.0 += far,
+                5 => c.output.channels += far,
+                6 => {
+                    if let Weights::Packed { start } = &mut c.weights {
+                        *start += far;
+                    }
+                }
+                _ => c.output.at.start += far,
+            },
+            Step::Depthwise(d) => match kind % 5 {
+                0 => d.weights += far,
+                1 => d.bias += far,
+                2 => d.padding.0 += far,
+                3 => d.strides.1 += far,
+                _ => damage_map(&mut d.input, kind / 5, far),
+            },
+            Step::Winograd(w) => match kind % 5 {
+                0 => w.weights += far,
+                1 => w.scratch.start += far,
+                2 => w.input.halo.left = 0,
+                3 => w.zeros += far,
+                _ => damage_map(&mut w.output, kind / 5, far),
+            },
+            Step::Pool(p) => match kind % 3 {
+                0 => p.strides.0 += far,
+                1 => p.dilations.1 = 0,
+                _ => damage_map(&mut p.output, kind / 3, far),
+            },
+            Step::Scale(s) => match kind % 2 {
+                0 => {
+                    if let Operand::Constant(start) = &mut s.vector {
+                        *start += far;
+                    }
+                }
+                _ => damage_map(&mut s.output, kind / 2, far),
+            },
+            Step::Whole { input, .. }
+            | Step::Reorder { from: input, .. }
+            | Step::MapFunction { input, .. }
+            | Step::MapCombine { a: input, .. } => damage_map(input, kind, far),
+            Step::Softmax { rows, length, input, .. } => match kind % 3 {
+                0 => *rows += far,
+                1 => *length = 0,
+                _ => input.start += far,
+            },
+            Step::Function { count, .. } => *count += far,
+            Step::Combine(_)
+            | Step::Copy(_)
+            | Step::Normalise { .. }
+            | Step::Pack { .. }
+            | Step::Reference { .. } => {
+                unreachable!("the net has no such step")
+            }
+        }
+    }
+
+    #[test]
+    fn a_thousand_damaged_plans_are_refused() {
+        let graph = graph();
+        let whole = plan_of(Arc::clone(&graph), Options::default()).unwrap();
+        assert!(verify(whole).is_ok());
+        for turn in 0..1000_usize {
+            let mut plan = plan_of(Arc::clone(&graph), Options::default()).unwrap();
+            let far = plan.arena + plan.constants.len() + turn;
+            let steps = plan.steps.len();
+            match turn % 10 {
+                0 => plan.buffers[turn / 10 % steps.min(5)].length = 0,
+                1 => plan.buffers[turn / 10 % steps.min(5)].offset += far,
+                2 => plan.arena /= 2,
+                3 => plan.outputs.clear(),
+                _ => damage(&mut plan.steps[turn % steps], turn / 10, far),
+            }
+            assert!(verify(plan).is_err(), "turn {turn} was not refused");
+        }
+    }
+}

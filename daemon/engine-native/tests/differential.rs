@@ -404,6 +404,21 @@ fn nan_and_infinity_pass_through_convolutions_and_pools() {
 }
 
 #[test]
+fn sums_over_many_channels_agree() {
+    let mut net = Net::new(5);
+    let x = net.input(&[1, 700, 5, 4]);
+    let y = net.conv(x, 20, window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, Some(Unary::Relu));
+    let z = net.conv(y, 24, Window::new([1, 1]), 1, Some(Unary::Gelu));
+    check(net.finish(z), 1);
+    let mut net = Net::new(6);
+    let (a, b) = (net.input(&[7, 1500]), net.constant(&[1500, 21]));
+    let (bias, residual) = (net.constant(&[21]), net.input(&[7, 21]));
+    let op = MatMul { activation: Some(Unary::Gelu), ..MatMul::default() };
+    let y = net.node(op, &[a, b, bias, residual]);
+    check(net.finish(y), 2);
+}
+
+#[test]
 fn tensors_without_elements_are_answered() {
     let mut net = Net::new(1);
     let x = net.input(&[0, 4]);

@@ -101,7 +101,7 @@ fn compare(got: &Array, want: &Array) -> Result<(f64, bool), String> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let cosine = dot(&got, &want) / (dot(&got, &got) * dot(&want, &want)).sqrt();
     if cosine < 0.9999 {
-        println!("    cosine {cosine:.6}");
+        println!("    cosine {cosine:.6}, largest {:.3e}", want.iter().fold(0.0_f64, |a, b| a.max(b.abs())));
     }
     let size = want.iter().filter(|x| x.is_finite()).fold(1e-6_f64, |a, b| a.max(b.abs()));
     let difference =

@@ -34,7 +34,7 @@ pub use self::{
     einsum::Einsum,
     gather::{Gather, GatherElements, GatherNd},
     matmul::MatMul,
-    ml::{LabelEncode, SupportVectors, TreeEnsemble},
+    ml::{LabelEncode, PairCoupling, SupportVectors, TreeEnsemble},
     movement::{Col2Im, Concat, Expand, Pad, Reshape, ReverseSequence, Slice, Tile, Transpose, Trilu},
     norm::{BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm},
     pool::{MaxUnpool, Pool},
@@ -271,6 +271,8 @@ operators! {
     TreeEnsemble(TreeEnsemble),
     /// Support vector machines.
     SupportVectors(SupportVectors),
+    /// Probabilities of classes from those of pairs.
+    PairCoupling(PairCoupling),
     /// Keys to values.
     LabelEncode(LabelEncode),
     /// Functions of texts.

@@ -3,6 +3,7 @@
 use super::Run;
 use crate::{
     kernel::{
+        activation::Function,
         conv::Tiles,
         winograd::{Input, Output},
     },
@@ -13,6 +14,43 @@ use crate::{
 
 /// Output floats after which a function is applied to what was just written, so that it is still near.
 const SPAN: usize = 2048;
+
+/// Products after which a sum is put down, so that weights and input of what runs stay near; more are split evenly.
+const DEPTH: usize = 640;
+
+/// Some of the input channels of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Depth {
+    /// The first channel.
+    first: usize,
+    /// How many.
+    channels: usize,
+    /// Floats from the input of channel 0 to that of the first.
+    offset: usize,
+    /// Whether sums start here: with bias and residual.
+    is_first: bool,
+    /// Whether sums end here: held in their range.
+    is_last: bool,
+}
+
+/// The channels of a step in parts of about [`DEPTH`] products, cut between blocks (or anywhere in a single block).
+fn depths(c: &Convolve) -> impl Iterator<Item = Depth> {
+    let single = c.channel_block >= c.channels;
+    let unit = if single { 8 } else { c.channel_block };
+    let taps = (c.taps.0 * c.taps.1).max(1);
+    let parts = (c.channels * taps).div_ceil(DEPTH).max(1);
+    // With several rows of taps a single block lies in pieces; it is not cut.
+    let parts = if single && taps > 1 { 1 } else { parts };
+    let step = c.channels.div_ceil(parts).next_multiple_of(unit).max(1);
+    let (channels, block, in_block) = (c.channels, c.channel_block, c.in_block);
+    (0..channels).step_by(step).map(move |first| Depth {
+        first,
+        channels: step.min(channels - first),
+        offset: if single { first } else { first / block * in_block },
+        is_first: first == 0,
+        is_last: first + step >= channels,
+    })
+}
 
 /// Runs of tiles over `pixels` output pixels, at most `widest` at once: (first pixel, pixels of a tile, tiles).
 ///
@@ -30,78 +68,89 @@ fn runs(pixels: usize, widest: usize) -> impl Iterator<Item = (usize, usize, usi
 
 impl Run<'_> {
     pub(super) fn convolve(&self, c: &Convolve) {
-        let lanes = self.kernels.lanes;
-        let out = &c.output;
-        let inner = c.channels * c.taps.0 * c.taps.1;
-        let out_block = if out.lanes == lanes { out.block } else { lanes };
         for part in 0..c.parts.count {
-            let weights = match c.weights {
-                Weights::Packed { start } => self.constant(start),
-                Weights::Computed { at } | Weights::Rows { at, .. } => self.at(at),
-            }
-            .wrapping_add(part * c.parts.weights);
-            let bias = self.constant(c.bias + part * c.parts.bias);
-            for image in 0..out.images {
-                let input = self.at(c.input).wrapping_add(part * c.parts.input + image * c.in_image);
-                let place =
-                    |map: &Map| self.at(map.at).wrapping_add(part * c.parts.output + image * map.image);
-                let output = place(out);
-                let residual = c.residual.as_ref().map(|map| (place(map), map));
-                for (first, count) in pack::groups(out.channels.div_ceil(lanes), self.kernels) {
-                    let (weights, weight_step) = match c.weights {
-                        Weights::Rows { step, .. } => (weights.wrapping_add(first * lanes), step),
-                        _ => (weights.wrapping_add(first * lanes * inner), count * lanes),
-                    };
-                    let exist = out.channels - first * lanes;
-                    let residual_block =
-                        residual.map_or(0, |(_, map)| if map.lanes == lanes { map.block } else { lanes });
-                    let tiles = Tiles {
-                        input,
-                        in_pixel: c.in_pixel,
-                        in_row: c.in_row,
-                        in_block: c.in_block,
-                        channels: c.channels,
-                        channel_block: c.channel_block,
-                        kernel_rows: c.taps.0,
-                        kernel_columns: c.taps.1,
-                        tap_row: c.tap_row,
-                        tap_column: c.tap_column,
-                        weights,
-                        weight_step,
-                        prefetch: 0,
-                        bias: bias.wrapping_add(first * lanes),
-                        output: output.wrapping_add(first * out_block),
-                        out_pixel: out.pixel,
-                        out_row: out.row,
-                        out_block,
-                        residual: residual.map_or(std::ptr::null(), |(at, _)| {
-                            at.wrapping_add(first * residual_block).cast_const()
-                        }),
-                        residual_pixel: residual.map_or(0, |(_, map)| map.pixel),
-                        residual_row: residual.map_or(0, |(_, map)| map.row),
-                        residual_block,
-                        low: c.range.0,
-                        high: c.range.1,
-                        tail: if out.lanes == lanes { lanes } else { lanes.min(exist - (count - 1) * lanes) },
-                        width: out.columns,
-                        column: 0,
-                        count: 0,
-                    };
-                    self.group(c, &tiles, count, inner);
+            for image in 0..c.output.images {
+                for depth in depths(c) {
+                    self.slab(c, part, image, &depth);
                 }
             }
         }
-        self.zero_halo(out);
+        self.zero_halo(&c.output);
+    }
+
+    /// One image of one part, over some of the input channels.
+    fn slab(&self, c: &Convolve, part: usize, image: usize, depth: &Depth) {
+        let (lanes, out) = (self.kernels.lanes, &c.output);
+        let taps = c.taps.0 * c.taps.1;
+        let inner = c.channels * taps;
+        let out_block = if out.lanes == lanes { out.block } else { lanes };
+        let weights = match c.weights {
+            Weights::Packed { start } => self.constant(start),
+            Weights::Computed { at } | Weights::Rows { at, .. } => self.at(at),
+        }
+        .wrapping_add(part * c.parts.weights);
+        let place = |map: &Map| self.at(map.at).wrapping_add(part * c.parts.output + image * map.image);
+        let output = place(out);
+        let added = if depth.is_first { c.residual.as_ref() } else { Some(out) };
+        let residual_block = added.map_or(0, |map| if map.lanes == lanes { map.block } else { lanes });
+        for (first, count) in pack::groups(out.channels.div_ceil(lanes), self.kernels) {
+            let (weights, weight_step) = match c.weights {
+                Weights::Rows { step, .. } => (weights.wrapping_add(first * lanes), step),
+                _ => (weights.wrapping_add(first * lanes * inner), count * lanes),
+            };
+            let bias = if depth.is_first { c.bias + part * c.parts.bias + first * lanes } else { 0 };
+            let (low, high) = if depth.is_last { c.range } else { (f32::NEG_INFINITY, f32::INFINITY) };
+            let tiles = Tiles {
+                input: self
+                    .at(c.input)
+                    .wrapping_add(part * c.parts.input + image * c.in_image + depth.offset),
+                in_pixel: c.in_pixel,
+                in_row: c.in_row,
+                in_block: c.in_block,
+                channels: depth.channels,
+                channel_block: c.channel_block.min(depth.channels),
+                kernel_rows: c.taps.0,
+                kernel_columns: c.taps.1,
+                tap_row: c.tap_row,
+                tap_column: c.tap_column,
+                weights: weights.wrapping_add(depth.first * taps * weight_step),
+                weight_step,
+                prefetch: 0,
+                bias: self.constant(bias),
+                output: output.wrapping_add(first * out_block),
+                out_pixel: out.pixel,
+                out_row: out.row,
+                out_block,
+                residual: added.map_or(std::ptr::null(), |map| {
+                    place(map).wrapping_add(first * residual_block).cast_const()
+                }),
+                residual_pixel: added.map_or(0, |map| map.pixel),
+                residual_row: added.map_or(0, |map| map.row),
+                residual_block,
+                low,
+                high,
+                tail: if out.lanes == lanes {
+                    lanes
+                } else {
+                    lanes.min(out.channels - (first + count - 1) * lanes)
+                },
+                width: out.columns,
+                column: 0,
+                count: 0,
+            };
+            let function = if depth.is_last { c.function } else { None };
+            self.group(c, &tiles, count, inner, function);
+        }
     }
 
     /// All pixels of one group of output channels.
-    fn group(&self, c: &Convolve, whole: &Tiles, blocks: usize, inner: usize) {
+    fn group(&self, c: &Convolve, whole: &Tiles, blocks: usize, inner: usize, function: Option<Function>) {
         let lanes = self.kernels.lanes;
         let widest = self.kernels.tile_pixels.get(blocks).copied().unwrap_or(1);
         let pixels = c.output.rows * c.output.columns;
         // While the last tiles run, the weights of the next group are brought near, a cache line each step.
         let lines = (blocks * lanes).div_ceil(LINE);
-        let most = if c.function.is_some() { (SPAN / (blocks * lanes * widest)).max(1) } else { usize::MAX };
+        let most = if function.is_some() { (SPAN / (blocks * lanes * widest)).max(1) } else { usize::MAX };
         let tiles_in_all: usize = runs(pixels, widest).map(|(_, _, tiles)| tiles).sum();
         let mut done = 0;
         for (first, wide, tiles) in runs(pixels, widest) {
@@ -132,7 +181,9 @@ impl Run<'_> {
                 // SAFETY: the processor has the plan's instruction set; the verifier proved the input under every tap,
                 // the packed weights, the bias, the output and the residual; a prefetch may be anywhere.
                 unsafe { kernel(&p) }
-                self.finish(c, &p, blocks, pixel, count * wide);
+                if let Some(function) = function {
+                    self.finish(c, &p, blocks, pixel, count * wide, function);
+                }
                 at += count;
                 done += count;
             }
@@ -140,8 +191,15 @@ impl Run<'_> {
     }
 
     /// Applies the function to pixels that were just written.
-    fn finish(&self, c: &Convolve, p: &Tiles, blocks: usize, first: usize, pixels: usize) {
-        let Some(function) = c.function else { return };
+    fn finish(
+        &self,
+        c: &Convolve,
+        p: &Tiles,
+        blocks: usize,
+        first: usize,
+        pixels: usize,
+        function: Function,
+    ) {
         let lanes = self.kernels.lanes;
         let (mut pixel, mut at) = (first, p.output);
         while pixel < first + pixels {

@@ -116,7 +116,7 @@ pub(crate) trait Simd: Copy + 'static {
             let a = Self::abs(x);
             let s = Self::mul(x, x);
             let mut p = Self::splat(-5.704_988_7e-3);
-            for c in [2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1] {
+            for c in [2.063_909e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1] {
                 p = Self::fma(p, s, Self::splat(c));
             }
             let near = Self::fma(Self::mul(p, s), x, x);
@@ -190,12 +190,12 @@ pub(crate) trait Simd: Copy + 'static {
 
 /// `e^(x - n ln 2)`: Cephes' `expf`.
 #[inline(always)]
-unsafe fn exp_polynomial<S: Simd + ?Sized>(x: S::V, n: S::V) -> S::V {
+unsafe fn exp_polynomial<S: Simd>(x: S::V, n: S::V) -> S::V {
     unsafe {
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.987_569_1e-4);
-        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = S::fma(p, r, S::splat(c));
         }
         S::fma(p, S::mul(r, r), S::add(r, S::splat(1.0)))

@@ -104,7 +104,7 @@ pub(crate) unsafe fn transform<S: Simd>(p: &Input) {
             *t = forward::<S>(d);
         }
         for x in 0..6 {
-            let column = forward::<S>([t[0][x], t[1][x], t[2][x], t[3][x], t[4][x], t[5][x]]);
+            let column = forward::<S>(t.map(|row| row[x]));
             for (y, v) in column.into_iter().enumerate() {
                 S::store(p.output.add((y * 6 + x) * p.step), v);
             }

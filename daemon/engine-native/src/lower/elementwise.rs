@@ -15,7 +15,6 @@ use crate::{
 const EVERYTHING: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 
 /// The kernel's function, where there is one.
-#[expect(clippy::float_cmp, reason = "parameters are compared with the values that have kernels")]
 pub(super) fn function(unary: Unary) -> Option<Function> {
     Some(match unary {
         Unary::Relu => Function::Clamp { low: 0.0, high: f32::INFINITY },
@@ -24,7 +23,7 @@ pub(super) fn function(unary: Unary) -> Option<Function> {
         Unary::HardSigmoid { alpha, beta } => Function::HardSigmoid { slope: alpha, offset: beta },
         Unary::HardSwish => Function::HardSwish,
         Unary::Sigmoid => Function::Sigmoid,
-        Unary::Swish { alpha } if alpha == 1.0 => Function::Silu,
+        Unary::Swish { alpha: 1.0 } => Function::Silu,
         Unary::Tanh => Function::Tanh,
         Unary::Gelu => Function::Gelu,
         Unary::GeluTanh => Function::GeluTanh,

@@ -68,6 +68,7 @@ impl Product {
 }
 
 impl Lowering<'_> {
+    #[expect(clippy::too_many_lines, reason = "one decision after the other about the same operands")]
     pub(super) fn product(&mut self, product: &MatMul, node: &Node) -> Option<()> {
         let (a, b) = (node.inputs.first().copied()??, node.inputs.get(1).copied()??);
         let output = *node.outputs.first()?;

@@ -183,6 +183,7 @@ impl Touches {
             Weights::Rows { at, step } => self.buffer(at, 0, &[part, (inner, step)], padded),
         }
         self.constant(c.bias, end(0, &[(c.parts.count, c.parts.bias)], padded));
+        self.constant(0, crate::lower::ZEROS);
         self.output(out, c.parts, lanes)?;
         if let Some(residual) = &c.residual {
             same(residual, out, true)?;

@@ -8,8 +8,8 @@ use crate::{
     error::PlanError,
     graph::ValueId,
     op::{
-        ArgReduce, Binary, Compare, Concat, Gather, LabelEncode, MatMul, Reduce, Softmax, SupportVectors,
-        TreeEnsemble, Unary, Where,
+        ArgReduce, Binary, Compare, Concat, Gather, LabelEncode, MatMul, PairCoupling, Reduce, Softmax,
+        SupportVectors, TreeEnsemble, Unary, Where,
         ml::{Aggregate, Kernel, Test, TreeNode},
         reduce::ReduceKind,
     },
@@ -144,6 +144,7 @@ fn label_encoder(site: &mut Site<'_, '_, '_>) -> Found {
     found(site.one(LabelEncode { keys, values, default }, &[x])?)
 }
 
+/// One column a category; what is none of them has zeros alone, also where the model would refuse it (`zeros` is 0).
 fn one_hot(site: &mut Site<'_, '_, '_>) -> Found {
     let (mut x, fact) = (site.id(0)?, site.fact(0)?);
     let keys = match (site.texts("cats_strings")?, site.ints("cats_int64s")?) {
@@ -153,9 +154,6 @@ fn one_hot(site: &mut Site<'_, '_, '_>) -> Found {
     };
     if keys.datatype() == Datatype::Int64 {
         x = site.cast(x, Datatype::Int64)?;
-    }
-    if !site.flag("zeros", true)? {
-        return Err(PlanError::unsupported("refusing unknown categories"));
     }
     let keys = site.add(keys)?;
     let column = site.reshape(x, [fact.shape.as_slice(), &[1]].concat())?;
@@ -678,71 +676,7 @@ fn svm_classifier(site: &mut Site<'_, '_, '_>) -> Found {
     let line = site.unary(Unary::Neg, line)?;
     let pairwise = site.unary(Unary::Sigmoid, line)?;
     let pairwise = site.unary(Unary::Clip { low: 1e-7, high: 1.0 - 1e-7 }, pairwise)?;
-    let probabilities = if classes == 2 {
-        let other = complement(site, pairwise)?;
-        both(site, other, pairwise)?
-    } else {
-        coupled(site, pairwise, classes, &pairs)?
-    };
-    let label = largest(site, probabilities, labels)?;
+    let probabilities = site.one(PairCoupling { classes }, &[pairwise])?;
+    let label = largest(site, votes, labels)?;
     all(vec![label, probabilities])
-}
-
-/// Probabilities of classes from those of pairs.
-///
-/// Source: Wu, Lin and Weng, "Probability Estimates for Multi-class Classification by Pairwise Coupling" (2004),
-/// algorithm 2; a fixed number of rounds, each written out.
-fn coupled(
-    site: &mut Site<'_, '_, '_>,
-    pairwise: ValueId,
-    classes: usize,
-    pairs: &[(usize, usize)],
-) -> Result<ValueId, PlanError> {
-    let rows = site.fact_of(pairwise)?.shape.first().copied().unwrap_or(1);
-    // r[i][j] as [rows, classes, classes], with zeros on the diagonal.
-    let opposite = complement(site, pairwise)?;
-    let zeros = site.add(Array::zeros(Datatype::Fp32, [rows, 1])?)?;
-    let all = site.one(Concat { axis: 1 }, &[pairwise, opposite, zeros])?;
-    let place = |i: usize, j: usize| -> i64 {
-        let find = |a: usize, b: usize| pairs.iter().position(|pair| *pair == (a, b));
-        let at = find(i, j).or_else(|| find(j, i).map(|at| at + pairs.len())).unwrap_or(2 * pairs.len());
-        i64::try_from(at).unwrap_or(0)
-    };
-    let order: Vec<i64> =
-        (0..classes).flat_map(|i| (0..classes).map(move |j| (i, j))).map(|(i, j)| place(i, j)).collect();
-    let order = site.list(order)?;
-    let table = site.one(Gather { axis: 1 }, &[all, order])?;
-    let r = site.reshape(table, [rows, classes, classes])?;
-    let turned = site.transpose(r, &[0, 2, 1])?;
-    // Q: off the diagonal -r[j][i] r[i][j], on it the sum of r[j][i]^2.
-    let products = site.binary(Binary::Mul, r, turned)?;
-    let negative = site.unary(Unary::Neg, products)?;
-    let squares = site.binary(Binary::Mul, turned, turned)?;
-    let sums = site.one(Reduce { kind: ReduceKind::Sum, axes: vec![2], keep: true }, &[squares])?;
-    let eye: Vec<f32> =
-        (0..classes * classes).map(|at| if at % (classes + 1) == 0 { 1.0 } else { 0.0 }).collect();
-    let eye = site.add(Array::new([classes, classes], eye)?)?;
-    let diagonal = site.binary(Binary::Mul, sums, eye)?;
-    let q = site.binary(Binary::Add, negative, diagonal)?;
-    #[expect(clippy::cast_precision_loss, reason = "a count of classes")]
-    let mut p = site.add(Array::new([rows, classes, 1], vec![1.0 / classes as f32; rows * classes])?)?;
-    for round in 0..20 * classes {
-        let t = round % classes;
-        let qp = site.one(MatMul::default(), &[q, p])?;
-        let turned = site.reshape(p, [rows, 1, classes])?;
-        let pqp = site.one(MatMul::default(), &[turned, qp])?;
-        let row = super::movement::part(site, qp, 1, t..t + 1)?;
-        let row_q = super::movement::part(site, q, 1, t..t + 1)?;
-        let corner = super::movement::part(site, row_q, 2, t..t + 1)?;
-        // p[t] += (p Q p - (Q p)[t]) / Q[t][t], then all by their sum.
-        let gap = site.binary(Binary::Sub, pqp, row)?;
-        let step = site.binary(Binary::Div, gap, corner)?;
-        let unit: Vec<f32> = (0..classes).map(|at| if at == t { 1.0 } else { 0.0 }).collect();
-        let unit = site.add(Array::new([1, classes, 1], unit)?)?;
-        let change = site.binary(Binary::Mul, step, unit)?;
-        let moved = site.binary(Binary::Add, p, change)?;
-        let sum = site.one(Reduce { kind: ReduceKind::Sum, axes: vec![1], keep: true }, &[moved])?;
-        p = site.binary(Binary::Div, moved, sum)?;
-    }
-    site.reshape(p, [rows, classes])
 }

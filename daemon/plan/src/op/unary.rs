@@ -264,7 +264,7 @@ fn softplus(x: f64) -> f64 {
 
 /// The error function, to about 1e-15.
 ///
-/// Source: Abramowitz and Stegun (1964), 7.1.5 (series, below 3) and 7.1.14 (continued fraction of erfc, from 3).
+/// Source: Abramowitz and Stegun (1964), 7.1.5 (series, below 2) and 7.1.14 (continued fraction of erfc, from 2).
 pub(crate) fn erf(x: f64) -> f64 {
     let size = x.abs();
     if x.is_nan() {
@@ -273,7 +273,7 @@ pub(crate) fn erf(x: f64) -> f64 {
     if size > 6.0 {
         return x.signum();
     }
-    if size < 3.0 {
+    if size < 2.0 {
         let (mut term, mut sum) = (x, x);
         for n in 1..100_u8 {
             let n = f64::from(n);
@@ -286,7 +286,7 @@ pub(crate) fn erf(x: f64) -> f64 {
         }
         return sum * std::f64::consts::FRAC_2_SQRT_PI;
     }
-    let tail = (1..=60_u8).rev().fold(0.0, |tail, k| f64::from(k) / 2.0 / (size + tail));
+    let tail = (1..=120_u8).rev().fold(0.0, |tail, k| f64::from(k) / 2.0 / (size + tail));
     let erfc = (-size * size).exp() / (size + tail) * std::f64::consts::FRAC_2_SQRT_PI / 2.0;
     (1.0 - erfc) * x.signum()
 }
