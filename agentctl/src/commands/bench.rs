@@ -136,11 +136,16 @@ fn proposals(
     usual_threads.dedup();
     let threads = own(&args.threads, usual_threads);
     let batches = own(&args.batch, vec![1]);
-    let engines: Vec<EngineKind> = if args.engine.is_empty() { ENGINES.to_vec() } else { args.engine.clone() };
+    let engines: Vec<EngineKind> =
+        if args.engine.is_empty() { ENGINES.to_vec() } else { args.engine.clone() };
     let mut settings = Vec::new();
     for engine in engines {
         for batch in &batches {
-            settings.extend(threads.iter().map(|threads| Setting { engine, threads: *threads, batch: *batch }));
+            settings.extend(threads.iter().map(|threads| Setting {
+                engine,
+                threads: *threads,
+                batch: *batch,
+            }));
         }
     }
     settings.sort_unstable();

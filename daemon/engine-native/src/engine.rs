@@ -84,13 +84,15 @@ impl NativeSession {
         let started = Instant::now();
         let LoadSpec { inputs, outputs, .. } = spec.clone();
         let is_open = inputs.iter().any(|input| input.shape.contains(&-1));
-        let mut session = Self { file: Vec::new(), inputs, outputs, plans: Vec::new(), loaded: Loaded::default() };
+        let mut session =
+            Self { file: Vec::new(), inputs, outputs, plans: Vec::new(), loaded: Loaded::default() };
         // Dimensions that nobody knows yet are tried as 1, so that a model which cannot be planned is refused now.
         let expected = expected_shapes(spec);
         let shapes = expected.clone().unwrap_or_else(|| smallest_shapes(spec));
         match Ready::new(file, &session.inputs, &session.outputs, shapes) {
             Ok(plan) => {
-                session.loaded.fallback_nodes = u32::try_from(plan.model.fallback_nodes()).unwrap_or(u32::MAX);
+                session.loaded.fallback_nodes =
+                    u32::try_from(plan.model.fallback_nodes()).unwrap_or(u32::MAX);
                 session.loaded.recurrent =
                     plan.model.graph().nodes().iter().any(|node| matches!(node.op, Op::Recurrent(_)));
                 if expected.is_some() {
@@ -129,7 +131,8 @@ impl NativeSession {
     /// The shapes fit the specs, and yet there is no plan for them: the inputs with open dimensions are why.
     fn refuse(&self, inputs: &[TensorView<'_>], reason: &str) -> EngineError {
         let open = self.inputs.iter().zip(inputs).find(|(spec, _)| spec.shape.contains(&-1));
-        let (name, shape) = open.map_or_else(Default::default, |(spec, input)| (spec.name.clone(), input.shape.to_vec()));
+        let (name, shape) =
+            open.map_or_else(Default::default, |(spec, input)| (spec.name.clone(), input.shape.to_vec()));
         EngineError::Input { name, reason: format!("there is no plan for shape {shape:?}: {reason}") }
     }
 }
@@ -161,11 +164,15 @@ impl Ready {
             .map(|(spec, shape)| (spec.name.as_str(), Fact::new(spec.datatype, shape.clone())))
             .collect();
         let words = |error: &dyn std::error::Error| bounded(&chain(error));
-        let graph = import(file, &Given { shapes: &facts, ..Given::default() }).map_err(|error| words(&error))?;
+        let graph =
+            import(file, &Given { shapes: &facts, ..Given::default() }).map_err(|error| words(&error))?;
         let graph = Arc::new(fuse(&graph, Numerics::Fast).map_err(|error| words(&error))?);
         let place = |id: &ValueId| {
             let name = &graph.value(*id).name;
-            inputs.iter().position(|spec| spec.name == *name).ok_or_else(|| format!("it needs an input `{name}`"))
+            inputs
+                .iter()
+                .position(|spec| spec.name == *name)
+                .ok_or_else(|| format!("it needs an input `{name}`"))
         };
         let takes = graph.inputs().iter().map(place).collect::<Result<_, _>>()?;
         let gives = outputs.iter().map(|spec| output(&graph, spec)).collect::<Result<_, _>>()?;
