@@ -1,6 +1,13 @@
 //! Every operator with kernels against the reference interpreter, over random shapes, on each instruction set that
 //! this processor has.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    reason = "a helper of tests is no test to the linter"
+)]
+
 use std::sync::Arc;
 
 use agentd_engine_native::{Isa, Model, Options};
