@@ -180,8 +180,10 @@ fn act(runner: &mut Runner, what: &str, question: &Value) -> Answer {
     }
 }
 
-/// Name, fact and bytes of each output.
-fn outputs(runner: &mut Runner) -> Result<Vec<(String, Fact, Vec<u8>)>, Box<dyn Error>> {
+/// Name, fact and bytes.
+type Output = (String, Fact, Vec<u8>);
+
+fn outputs(runner: &mut Runner) -> Result<Vec<Output>, Box<dyn Error>> {
     match runner {
         Runner::Native(model, inputs) => {
             let views: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
