@@ -70,7 +70,8 @@ fn specs() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
     (vec![spec("x", 16)], vec![spec("y", 8)])
 }
 
-const SETTING: Setting = Setting { engine: EngineKind::Cpu, threads: 1, batch: 1 };
+/// What placement chooses for such a model.
+const SETTING: Setting = Setting { engine: EngineKind::Native, threads: 1, batch: 1 };
 
 async fn ours<I: Instance>(instances: Vec<I>, unix: &Path) {
     let (events, _kept) = mpsc::channel(1);
