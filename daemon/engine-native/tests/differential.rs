@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::float_cmp,
-    reason = "a helper of tests is no test to the linter"
+    clippy::cast_possible_truncation,
+    reason = "what fails here fails the test"
 )]
 
 use std::sync::Arc;
@@ -198,8 +199,10 @@ proptest! {
 
     #[test]
     fn winograd_agrees_and_strict_forbids_it(
-        (c, m) in (32..50_usize, 32..50_usize), size in (14..23_usize, 14..23_usize), act in activation(), seed in 0..1000_u64,
+        (c, m) in (32..50_usize, 32..50_usize), size in (14..23_usize, 14..23_usize), relu in any::<bool>(), seed in 0..1000_u64,
     ) {
+        // No activation that holds results in a narrow range: the error is relative to the sums before it.
+        let act = relu.then_some(Unary::Relu);
         let build = || {
             let mut net = Net::new(seed);
             let x = net.input(&[1, c, size.0, size.1]);
@@ -207,8 +210,8 @@ proptest! {
             net.finish(y)
         };
         let inputs = [array(&[1, c, size.0, size.1], seed)];
-        check_with(build(), &inputs, Numerics::Fast, 2e-4, true);
-        check_with(build(), &inputs, Numerics::Strict, 2e-5, true);
+        check_with(build(), &inputs, Numerics::Fast, 4e-5, true);
+        check_with(build(), &inputs, Numerics::Strict, 2e-6, true);
     }
 
     #[test]

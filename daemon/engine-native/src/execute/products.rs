@@ -1,5 +1,7 @@
 //! Steps that are sums of products: convolutions, matrix products, Winograd's method, packing.
 
+use std::ops::Range;
+
 use super::Run;
 use crate::{
     kernel::{
@@ -17,6 +19,21 @@ const SPAN: usize = 2048;
 
 /// Products after which a sum is put down, so that weights and input of what runs stay near; more are split evenly.
 const DEPTH: usize = 640;
+
+/// Floats of input that are read again from near: 192 KiB.
+const NEAR: usize = 48 << 10;
+
+/// Output pixels after which the next group of channels takes its turn.
+///
+/// All of them where their input (`channels` floats each) stays near anyway, or where reading it again for each of the
+/// groups costs less than reading all `weights` again for each band.
+fn band_of(pixels: usize, channels: usize, weights: usize, groups: usize) -> usize {
+    // A multiple of every width of tiles.
+    let band = (NEAR / channels.max(1)).next_multiple_of(24).max(24);
+    let input = pixels * channels;
+    let bands = pixels.div_ceil(band);
+    if input <= NEAR || input * groups <= weights * bands + input { pixels.max(1) } else { band }
+}
 
 /// Some of the input channels of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +110,13 @@ impl Run<'_> {
         let output = place(out);
         let added = if depth.is_first { c.residual.as_ref() } else { Some(out) };
         let residual_block = added.map_or(0, |map| if map.lanes == lanes { map.block } else { lanes });
-        for (first, count) in pack::groups(out.channels.div_ceil(lanes), self.kernels) {
+        let groups = pack::groups(out.channels.div_ceil(lanes), self.kernels);
+        let pixels = out.rows * out.columns;
+        let band = band_of(pixels, depth.channels, depth.channels * taps * out.channels, groups.len());
+        let bands = (0..pixels).step_by(band).map(|first| first..(first + band).min(pixels));
+        for (pixels, (first, count)) in
+            bands.flat_map(|band| groups.iter().map(move |group| (band.clone(), *group)))
+        {
             let (weights, weight_step) = match c.weights {
                 Weights::Rows { step, .. } => (weights.wrapping_add(first * lanes), step),
                 _ => (weights.wrapping_add(first * lanes * inner), count * lanes),
@@ -139,15 +162,23 @@ impl Run<'_> {
                 count: 0,
             };
             let function = if depth.is_last { c.function } else { None };
-            self.group(c, &tiles, count, inner, function);
+            self.group(c, &tiles, count, inner, function, pixels);
         }
     }
 
     /// All pixels of one group of output channels.
-    fn group(&self, c: &Convolve, whole: &Tiles, blocks: usize, inner: usize, function: Option<Function>) {
+    fn group(
+        &self,
+        c: &Convolve,
+        whole: &Tiles,
+        blocks: usize,
+        inner: usize,
+        function: Option<Function>,
+        range: Range<usize>,
+    ) {
         let lanes = self.kernels.lanes;
         let widest = self.kernels.tile_pixels.get(blocks).copied().unwrap_or(1);
-        let pixels = c.output.rows * c.output.columns;
+        let pixels = range.len();
         // While the last tiles run, the weights of the next group are brought near, a cache line each step.
         let lines = (blocks * lanes).div_ceil(LINE);
         let most = if function.is_some() { (SPAN / (blocks * lanes * widest)).max(1) } else { usize::MAX };
@@ -163,7 +194,7 @@ impl Run<'_> {
                 } else {
                     (1, inner * whole.weight_step + (lines - left) * LINE)
                 };
-                let pixel = first + at * wide;
+                let pixel = range.start + first + at * wide;
                 let (row, column) = (pixel / whole.width, pixel % whole.width);
                 let p = Tiles {
                     input: whole.input.wrapping_add(row * whole.in_row + column * whole.in_pixel),
