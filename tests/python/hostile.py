@@ -156,7 +156,8 @@ def answers_for(case, outputs):
     if file.exists():
         with np.load(file) as held:
             answers = [held[key] for key in held.files]
-        if all(np.isfinite(a).all() for a in answers if np.issubdtype(a.dtype, np.floating)):
+        # Larger answers would not fit the small quota.
+        if sum(answer.nbytes for answer in answers) <= 1 << 16 and all(np.isfinite(a).all() for a in answers if np.issubdtype(a.dtype, np.floating)):
             return {name: answer for (name, _, _), answer in zip(outputs, answers)}, True
     nobody = lambda datatype, shape: np.full([max(dim, 1) for dim in shape], NOBODY).astype(KINDS[datatype])
     return {name: nobody(datatype, shape) for name, datatype, shape in outputs}, False

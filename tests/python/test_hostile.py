@@ -101,7 +101,7 @@ def check_refused(stage, kind, name, version, stands):
     verdicts = [candidate["verdict"] for candidate in receipt["candidates"]]
     assert receipt["version"] == version and all(verdict["verdict"] == "disqualified" for verdict in verdicts)
     says = "is not comparable (NaN" if kind == "nan" else FAULTS[kind][1]
-    assert says in verdicts[0]["reason"], (kind, verdicts)
+    assert any(says in verdict["reason"] for verdict in verdicts), (kind, verdicts)
 
 
 def test_models_that_fail_in_any_way_cost_their_own_requests_alone(faulty_programs):
@@ -115,7 +115,7 @@ def test_models_that_fail_in_any_way_cost_their_own_requests_alone(faulty_progra
         stage.wait_serving("demo/digits", 1)
         neighbour = hostile.Neighbour(stage.infer_port)
         neighbour.start()
-        (stage.folder / "policy.json").write_text('{"instances": 1, "deadline_ms": 2000}')
+        (stage.folder / "policy.json").write_text('{"instances": 1, "deadline_ms": 5000}')
 
         # While they serve: version 2 is well until somebody asks it to fail.
         for version, graph in ((1, "well"), (2, "agentd-fault:{}-at-mark")):
