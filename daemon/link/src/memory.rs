@@ -255,6 +255,10 @@ impl Drop for Guard {
 
 impl State {
     fn carry_out(&mut self, client: &str, connection: u64, order: Order) {
+        let online = self.sessions.get(client).and_then(|session| session.online.as_ref());
+        if online.is_none_or(|online| online.connection != connection) {
+            return; // It ended while the order was on its way: whoever waits hears that it is lost.
+        }
         match order {
             Order::Publish { message, done } if self.holding => {
                 self.held.push(Held { connection, message, done });
