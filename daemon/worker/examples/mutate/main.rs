@@ -6,7 +6,7 @@
 //!
 //! `cargo run -p agentd-worker --example mutate -- 1000 7 [FILE.onnx ...]`
 //!
-//! With `--write FOLDER` first, the same cases are written there as files, `00000-SEED.onnx` and on, and nothing is
+//! With `--engine native` first, our own kernels are asked instead of tract. With `--write FOLDER` first, the same cases are written there as files, `00000-SEED.onnx` and on, and nothing is
 //! asked: `tests/python/hostile.py` takes them through `agentctl bench` and through deployments.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
@@ -48,6 +48,8 @@ struct Plan {
     seed: u64,
     /// Names and files that are mutated.
     seeds: Vec<(String, Vec<u8>)>,
+    /// Who is asked.
+    engine: EngineKind,
     /// Where cases are written, when nobody is to be asked.
     folder: Option<PathBuf>,
 }
@@ -59,6 +61,10 @@ impl Plan {
             Some(_) => Some(PathBuf::from(arguments.next().ok_or("--write needs a folder")?)),
             None => None,
         };
+        let engine = match arguments.next_if(|first| first == "--engine") {
+            Some(_) => arguments.next().ok_or("--engine needs a name")?.parse()?,
+            None => EngineKind::Cpu,
+        };
         let cases = arguments.next().map_or(Ok(1_000), |cases| cases.parse())?;
         let seed = arguments.next().map_or(Ok(1), |seed| seed.parse())?;
         let mut seeds = seeds::ours();
@@ -66,7 +72,7 @@ impl Plan {
             let name = Path::new(&file).file_stem().map(|name| name.to_string_lossy().into_owned());
             seeds.push((name.unwrap_or_default(), fs::read(&file)?));
         }
-        Ok(Self { cases, seed, seeds, folder })
+        Ok(Self { cases, seed, seeds, engine, folder })
     }
 
     /// The name of what is mutated and the mutated file; the same for the same seed and case.
@@ -92,7 +98,7 @@ impl Plan {
 
     /// Takes every case through scan and worker.
     async fn ask(&self) -> Result<(), Box<dyn Error>> {
-        let mut bench = Bench { program: Program::find()?, worker: None, started: 0 };
+        let mut bench = Bench { program: Program::find()?, engine: self.engine, worker: None, started: 0 };
         let mut outcomes: BTreeMap<String, (u64, String)> = BTreeMap::new();
         let begun = Instant::now();
         for (name, file) in &self.seeds {
@@ -120,6 +126,7 @@ impl Plan {
 
 struct Bench {
     program: Program,
+    engine: EngineKind,
     worker: Option<Worker>,
     started: u32,
 }
@@ -131,7 +138,7 @@ impl Bench {
             Ok(summary) => summary,
             Err(error) => return Ok((error.code().to_string(), error.to_string())),
         };
-        let spec = described(&summary);
+        let spec = described(&summary, self.engine);
         let Some(inputs) = inputs(&spec) else { return Ok(("case.large_input".into(), String::new())) };
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
@@ -168,15 +175,11 @@ async fn ask(
 }
 
 /// The interface that the file claims; outputs are taken with every dimension free, since files often claim wrongly.
-fn described(summary: &ModelSummary) -> LoadSpec {
+fn described(summary: &ModelSummary, engine: EngineKind) -> LoadSpec {
     let mut outputs = summary.outputs.clone();
     outputs.retain(|output| !summary.unranked_outputs.contains(&output.name));
     outputs.iter_mut().for_each(|output| output.shape.iter_mut().for_each(|dim| *dim = -1));
-    LoadSpec {
-        setting: Setting { engine: EngineKind::Cpu, threads: 1, batch: 1 },
-        inputs: summary.inputs.clone(),
-        outputs,
-    }
+    LoadSpec { setting: Setting { engine, threads: 1, batch: 1 }, inputs: summary.inputs.clone(), outputs }
 }
 
 /// Zeros for every input, free dimensions taken as 1; `None` when they are too large for a case.
