@@ -110,7 +110,7 @@ const SHARED: &[(&str, &[&str])] = &[
     ("clap", &["agentd", "agentctl"]),
     ("crc32c", &["agentd-wire", "agentd-store"]),
     ("getrandom", &["agentd-link", "agentd", "agentctl"]),
-    ("half", &["agentd-engine", "agentd-plan", "agentd-engine-native", "agentd-serving"]),
+    ("half", &["agentd-engine", "agentd-plan", "agentd-serving"]),
     ("http-body-util", &["agentd-client", "agentd-serving", "agentd", "agentd-demo"]),
     ("hyper", &["agentd-client", "agentd-serving", "agentd-demo"]),
     ("hyper-util", &["agentd-client", "agentd-serving", "agentd-demo"]),

@@ -27,9 +27,6 @@ use crate::{
 pub(crate) use arguments::Args;
 use report::Report;
 
-/// The engines that the worker has.
-const ENGINES: [EngineKind; 2] = [EngineKind::Native, EngineKind::Cpu];
-
 pub(crate) fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     let what = format!("cannot measure `{}`", args.file.display());
     let limits = ScanLimits::default();
@@ -71,7 +68,7 @@ fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
 fn machine() -> Machine {
     let inventory = Inventory::read(&Root::system(), None, Vec::new());
     let profile = FirmwareProfiles::shipped().best(&inventory);
-    Machine::of(&inventory, &profile, &ENGINES, ByteCount::default())
+    Machine::of(&inventory, &profile, &EngineKind::BUILT_IN, ByteCount::default())
 }
 
 async fn measure_all(
@@ -137,7 +134,7 @@ fn proposals(
     let threads = own(&args.threads, usual_threads);
     let batches = own(&args.batch, vec![1]);
     let engines: Vec<EngineKind> =
-        if args.engine.is_empty() { ENGINES.to_vec() } else { args.engine.clone() };
+        if args.engine.is_empty() { EngineKind::BUILT_IN.to_vec() } else { args.engine.clone() };
     let mut settings = Vec::new();
     for engine in engines {
         for batch in &batches {

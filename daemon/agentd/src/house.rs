@@ -22,9 +22,6 @@ use tokio::{
 
 use crate::{authority::Authority, failures::Failures, sockets::Access, source::Source};
 
-/// Engines that the worker of this version has. Their versions are pinned with the program's.
-pub(crate) const ENGINES: [EngineKind; 2] = [EngineKind::Native, EngineKind::Cpu];
-
 /// A probe of graphics adapters may load drivers, which takes its time.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -152,7 +149,9 @@ impl House {
         let profile = profiles.best(&inventory);
         inventory.sensors.retain(|sensor| !profile.ignores_sensor(&sensor.name));
         let version = concat!("agentd ", env!("CARGO_PKG_VERSION")).to_owned();
-        let engines = ENGINES.iter().map(|engine| (engine.to_string(), version.clone())).collect();
+        // Their versions are pinned with the program's.
+        let engines =
+            EngineKind::BUILT_IN.iter().map(|engine| (engine.to_string(), version.clone())).collect();
         let fingerprint = fingerprint(&inventory, &engines);
         Hardware { inventory, profile, fingerprint }
     }

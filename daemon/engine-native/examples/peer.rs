@@ -6,7 +6,7 @@
 use std::{error::Error, fs, io::BufRead, path::Path, sync::Arc, time::Instant};
 
 use agentd_engine_native::{Isa, Model, Options};
-use agentd_plan::{Array, Data, Fact, Given, Graph, Numerics, fuse, import};
+use agentd_plan::{Array, Fact, Given, Graph, Numerics, fuse, import};
 use agentd_types::Datatype;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
     let mut constants = Vec::new();
     for (name, fact, bytes, constant) in &inputs {
         if *constant {
-            constants.push((*name, array(fact, bytes)?));
+            constants.push((*name, Array::from_bytes(fact, bytes)?));
         } else {
             shapes.push((*name, fact.clone()));
         }
@@ -82,7 +82,7 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
     drop(file);
     if question["engine"] == "interpreter" {
         let graph = Arc::new(graph);
-        let arrays = given(&graph, &inputs)?.map(|(fact, bytes)| array(fact, bytes));
+        let arrays = given(&graph, &inputs)?.map(|(fact, bytes)| Array::from_bytes(fact, bytes));
         let arrays = arrays.collect::<Result<_, _>>()?;
         let answer =
             json!({ "nanoseconds": nanoseconds(start), "fallbacks": [], "nodes": graph.nodes().len() });
@@ -196,62 +196,17 @@ fn outputs(runner: &mut Runner) -> Result<Vec<Output>, Box<dyn Error>> {
         Runner::Interpreter(graph, inputs) => {
             let names = graph.outputs().iter().map(|(name, _)| name.clone());
             let answers = names.zip(graph.run(inputs)?);
-            answers.map(|(name, array)| Ok((name, array.fact(), bytes(&array)?))).collect()
+            answers
+                .map(|(name, array)| {
+                    let mut bytes = vec![0; array.fact().bytes()];
+                    array.write_bytes(&mut bytes);
+                    Ok((name, array.fact(), bytes))
+                })
+                .collect()
         }
     }
 }
 
 fn nanoseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn array(fact: &Fact, bytes: &[u8]) -> Result<Array, Box<dyn Error>> {
-    macro_rules! items {
-        ($type:ty) => {{
-            let chunks = bytes.as_chunks::<{ size_of::<$type>() }>().0;
-            Array::new(fact.shape.clone(), chunks.iter().map(|item| <$type>::from_le_bytes(*item)).collect())?
-        }};
-    }
-    Ok(match fact.datatype {
-        Datatype::Bool => {
-            Array::new(fact.shape.clone(), bytes.iter().map(|item| *item != 0).collect::<Vec<bool>>())?
-        }
-        Datatype::Uint8 => items!(u8),
-        Datatype::Uint16 => items!(u16),
-        Datatype::Uint32 => items!(u32),
-        Datatype::Uint64 => items!(u64),
-        Datatype::Int8 => items!(i8),
-        Datatype::Int16 => items!(i16),
-        Datatype::Int32 => items!(i32),
-        Datatype::Int64 => items!(i64),
-        Datatype::Fp16 => items!(half::f16),
-        Datatype::Bf16 => items!(half::bf16),
-        Datatype::Fp32 => items!(f32),
-        Datatype::Fp64 => items!(f64),
-        Datatype::Bytes => return Err("peer.datatype: text".into()),
-    })
-}
-
-fn bytes(array: &Array) -> Result<Vec<u8>, Box<dyn Error>> {
-    macro_rules! items {
-        ($items:expr) => {
-            $items.iter().flat_map(|item| item.to_le_bytes()).collect()
-        };
-    }
-    Ok(match array.data() {
-        Data::Bool(items) => items.iter().map(|item| u8::from(*item)).collect(),
-        Data::U8(items) => items!(items),
-        Data::U16(items) => items!(items),
-        Data::U32(items) => items!(items),
-        Data::U64(items) => items!(items),
-        Data::I8(items) => items!(items),
-        Data::I16(items) => items!(items),
-        Data::I32(items) => items!(items),
-        Data::I64(items) => items!(items),
-        Data::F16(items) => items!(items),
-        Data::Bf16(items) => items!(items),
-        Data::F32(items) => items!(items),
-        Data::F64(items) => items!(items),
-        Data::Text(_) => return Err("peer.datatype: text".into()),
-    })
 }

@@ -14,10 +14,9 @@ mod windows;
 
 use std::time::{Duration, Instant};
 
-use agentd_plan::Inputs;
+use agentd_plan::{Array, Inputs};
 
 use crate::{
-    bytes,
     error::RunError,
     kernel::isa::Kernels,
     memory::Aligned,
@@ -122,7 +121,7 @@ impl Run<'_> {
                     // SAFETY: the verifier proved that a value of this fact lies inside the buffer at this place.
                     let bytes =
                         unsafe { std::slice::from_raw_parts(self.at(*at).cast::<u8>(), fact.bytes()) };
-                    Some(bytes::array(fact, bytes)?)
+                    Some(Array::from_bytes(fact, bytes)?)
                 }
                 (Some(id), None) => graph.value(*id).constant.clone(),
                 (None, _) => None,
@@ -134,7 +133,7 @@ impl Run<'_> {
             let size = graph.value(*id).fact.bytes();
             // SAFETY: as above, and no slice of the inputs is held any more.
             let to = unsafe { std::slice::from_raw_parts_mut(self.at(*at).cast::<u8>(), size) };
-            bytes::write(array, to);
+            array.write_bytes(to);
         }
         Ok(())
     }

@@ -5,9 +5,8 @@
 //! and picks one at run time. Nothing here allocates, knows a graph, or checks a bound: that is proved before.
 #![allow(
     unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    reason = "vector instructions and strided memory cannot be had otherwise; every function states what its caller \
-              owes, the same for all: the pointers of its parameters are valid for the extents that they name"
+    reason = "vector instructions and strided memory cannot be had otherwise; what every function asks of its caller is \
+              the same: the instruction set, and pointers that are valid for the extents that its parameters name"
 )]
 #![allow(clippy::indexing_slicing, reason = "indices are below constants of the same array")]
 

@@ -4,7 +4,6 @@
 //! steps over one arena; the verifier proves that every step stays inside its memory; only then can it run. Kernels
 //! are written once and compiled for AVX-512, AVX2 with FMA, NEON and for any processor; one is chosen at run time.
 
-mod bytes;
 mod engine;
 mod error;
 mod execute;

@@ -143,7 +143,7 @@ fn place(plan: &mut Plan, lengths: &[usize]) -> Result<(), LowerError> {
     if lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length)) > MOST_FLOATS {
         return Err(LowerError::TooLarge);
     }
-    plan.arena = memory::place(&mut buffers);
+    plan.arena = memory::place(&mut buffers).ok_or(LowerError::TooLarge)?;
     plan.buffers = buffers;
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use agentd_plan::memory::{self, Lifetime};
+
 /// Floats whose first one starts a cache line.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned {
@@ -70,27 +72,21 @@ impl Buffer {
     }
 }
 
-/// Gives each buffer an offset, largest first, at the first place that is free while it is in use; returns the floats
-/// needed in all.
-pub(crate) fn place(buffers: &mut [Buffer]) -> usize {
-    let mut order: Vec<usize> = (0..buffers.len()).collect();
-    order.sort_by_key(|i| std::cmp::Reverse(buffers.get(*i).map_or(0, |buffer| buffer.length)));
-    let mut placed: Vec<Buffer> = Vec::new();
-    let mut total = 0;
-    for i in order {
-        let Some(buffer) = buffers.get_mut(i) else { continue };
-        buffer.length = buffer.length.next_multiple_of(LINE);
-        buffer.offset = 0;
-        for other in &placed {
-            if other.meets(buffer) && other.overlaps(buffer) {
-                buffer.offset = other.offset + other.length;
-            }
-        }
-        total = total.max(buffer.offset + buffer.length);
-        let at = placed.partition_point(|other| other.offset <= buffer.offset);
-        placed.insert(at, *buffer);
+/// Gives each buffer whole cache lines and an offset; returns the floats needed in all, `None` when they are more than
+/// can be addressed.
+pub(crate) fn place(buffers: &mut [Buffer]) -> Option<usize> {
+    const FLOAT: usize = size_of::<f32>();
+    let mut lifetimes = Vec::with_capacity(buffers.len());
+    for buffer in buffers.iter_mut() {
+        buffer.length = buffer.length.checked_next_multiple_of(LINE)?;
+        let bytes = buffer.length.checked_mul(FLOAT)?;
+        lifetimes.push(Lifetime { bytes, align: LINE * FLOAT, first: buffer.first, last: buffer.last });
     }
-    total
+    let arena = memory::place(&lifetimes)?;
+    for (buffer, offset) in buffers.iter_mut().zip(&arena.offsets) {
+        buffer.offset = offset / FLOAT;
+    }
+    Some(arena.bytes / FLOAT)
 }
 
 #[cfg(test)]
@@ -107,7 +103,7 @@ mod tests {
                 .iter()
                 .map(|(length, a, b)| Buffer { offset: 0, length: *length, first: *a.min(b), last: *a.max(b) })
                 .collect();
-            let total = place(&mut buffers);
+            let total = place(&mut buffers).unwrap();
             for (i, a) in buffers.iter().enumerate() {
                 prop_assert!(a.offset + a.length <= total);
                 for b in &buffers[i + 1..] {

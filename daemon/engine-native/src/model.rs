@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use agentd_plan::{Array, Fact, Graph};
 
 use crate::{
-    bytes,
     error::{LowerError, RunError},
     execute::{self, Profile},
     lower::{self, Options},
@@ -95,7 +94,7 @@ impl Model {
                     output.copy_from_slice(from.ok_or(RunError::Arena)?);
                 }
                 _ => match (&value.constant, graph.inputs().iter().position(|input| input == id)) {
-                    (Some(constant), _) => bytes::write(constant, &mut output),
+                    (Some(constant), _) => constant.write_bytes(&mut output),
                     (None, Some(input)) => {
                         output.copy_from_slice(inputs.get(input).copied().unwrap_or_default())
                     }
@@ -139,7 +138,7 @@ impl Model {
             .iter()
             .map(|array| {
                 let mut bytes = vec![0; array.fact().bytes()];
-                bytes::write(array, &mut bytes);
+                array.write_bytes(&mut bytes);
                 bytes
             })
             .collect();
@@ -147,7 +146,7 @@ impl Model {
         let outputs = self.run(&views)?;
         let graph = self.graph();
         let facts = graph.outputs().iter().map(|(_, id)| &graph.value(*id).fact);
-        facts.zip(&outputs).map(|(fact, output)| bytes::array(fact, output)).collect()
+        facts.zip(&outputs).map(|(fact, output)| Ok(Array::from_bytes(fact, output)?)).collect()
     }
 
     /// Starts to measure each step, from zero.

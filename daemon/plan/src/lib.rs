@@ -6,6 +6,7 @@
 //! Does no input or output, has no threads, no `unsafe`, and refuses hostile models with coded errors.
 
 pub mod array;
+mod bytes;
 mod error;
 mod fuse;
 pub mod graph;

@@ -19,6 +19,9 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// The engines that every worker brings, in the order in which they are tried.
+    pub const BUILT_IN: [Self; 2] = [Self::Native, Self::Cpu];
+
     /// The name in documents, receipts and tables.
     pub const fn as_str(self) -> &'static str {
         match self {

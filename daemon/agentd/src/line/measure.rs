@@ -8,12 +8,12 @@ use agentd_placement::{
     measure as measure_settings,
 };
 use agentd_store::InstalledBundle;
-use agentd_types::{ByteCount, Setting, human_duration};
+use agentd_types::{ByteCount, EngineKind, Setting, human_duration};
 use agentd_wire::{Figures, ModelState, Outcome, Profile, Receipt, ServePolicy, Verdict, What};
 use log::info;
 
 use super::LineError;
-use crate::house::{ENGINES, Hardware, House};
+use crate::house::{Hardware, House};
 
 /// No golden vector is larger.
 const MAX_GOLDEN: ByteCount = ByteCount::mib(64);
@@ -53,7 +53,7 @@ pub(super) async fn measure(
     let (model, manifest, digest) = (bundle.model().clone(), bundle.manifest(), bundle.digest());
     let hardware = house.hardware().await;
     let served = served_memory(house);
-    let machine = Machine::of(&hardware.inventory, &hardware.profile, &ENGINES, served);
+    let machine = Machine::of(&hardware.inventory, &hardware.profile, &EngineKind::BUILT_IN, served);
     let golden = {
         let bundle = bundle.clone();
         let read = house.blocking(move |house| {

@@ -2,17 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use agentd_types::{ByteCount, Code, Digest, UnixTime};
+use agentd_types::{ByteCount, Code, Digest, EngineKind, UnixTime};
 use agentd_wire::{
     AgentFacts, Condition, ConditionStatus, ConfigFacts, Facts, HardwareFacts, ModelState, ModelStatus,
     ModelsFacts, Observed, Report,
 };
 use serde_json::{Map, Value};
 
-use crate::{
-    house::{ENGINES, House},
-    status,
-};
+use crate::{house::House, status};
 
 /// Models that only lie on the disk are told up to this many, so that the list keeps within what a message may have
 /// however many models a device has seen.
@@ -38,7 +35,7 @@ pub(super) async fn hardware(house: &Arc<House>) -> Report {
         free_memory: ByteCount(free_memory),
         disk: disk.map(|disk| disk.total).unwrap_or_default(),
         free_disk: disk.map(|disk| coarse(disk.free)).unwrap_or_default(),
-        engines: ENGINES.to_vec(),
+        engines: EngineKind::BUILT_IN.to_vec(),
         adapters: inventory.adapters.clone(),
     };
     Report { at: house.clock.now(), facts: Facts::Hardware(facts), conditions: Vec::new() }

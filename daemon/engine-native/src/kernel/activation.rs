@@ -137,16 +137,6 @@ pub(crate) struct Vector {
     pub(crate) high: f32,
 }
 
-#[inline(always)]
-unsafe fn load<S: Simd>(p: *const f32, n: usize) -> S::V {
-    unsafe { if n < S::LANES { S::load_first(p, n) } else { S::load(p) } }
-}
-
-#[inline(always)]
-unsafe fn store<S: Simd>(p: *mut f32, v: S::V, n: usize) {
-    unsafe { if n < S::LANES { S::store_first(p, v, n) } else { S::store(p, v) } }
-}
-
 /// Applies an expression to every number of the rows. A macro, as are the loops below: a closure would be compiled
 /// without the instruction set of the function around it.
 macro_rules! each {
@@ -165,8 +155,8 @@ macro_rules! each {
             }
             while at < $p.length {
                 let n = S::LANES.min($p.length - at);
-                let $x = load::<S>(from.add(at), n);
-                store::<S>(to.add(at), $value, n);
+                let $x = S::load_up_to(from.add(at), n);
+                S::store_up_to(to.add(at), $value, n);
                 at += n;
             }
         }
@@ -179,6 +169,7 @@ macro_rules! each {
 /// The processor has the instruction set of `S`, and every pointer of `p` is valid for what the fields describe.
 #[inline(always)]
 pub(crate) unsafe fn map<S: Simd>(p: &Map) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let (zero, one) = (S::splat(0.0), S::splat(1.0));
         match p.function {
@@ -232,9 +223,9 @@ macro_rules! pairs {
             let mut at = 0;
             while at < $p.length {
                 let n = S::LANES.min($p.length - at);
-                let $u = if $p.a_step == 0 { S::splat_from(a) } else { load::<S>(a.add(at), n) };
-                let $v = if $p.b_step == 0 { S::splat_from(b) } else { load::<S>(b.add(at), n) };
-                store::<S>(to.add(at), S::min(high, S::max(low, $value)), n);
+                let $u = if $p.a_step == 0 { S::splat_from(a) } else { S::load_up_to(a.add(at), n) };
+                let $v = if $p.b_step == 0 { S::splat_from(b) } else { S::load_up_to(b.add(at), n) };
+                S::store_up_to(to.add(at), S::min(high, S::max(low, $value)), n);
                 at += n;
             }
         }
@@ -244,6 +235,7 @@ macro_rules! pairs {
 /// One function of two vectors.
 #[inline(always)]
 unsafe fn pairwise<S: Simd>(kind: Pairwise, a: S::V, b: S::V) -> S::V {
+    // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
     unsafe {
         match kind {
             Pairwise::Add => S::add(a, b),
@@ -265,6 +257,7 @@ unsafe fn pairwise<S: Simd>(kind: Pairwise, a: S::V, b: S::V) -> S::V {
 /// As [`map`].
 #[inline(always)]
 pub(crate) unsafe fn combine<S: Simd>(p: &Combine) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         match p.pairwise {
             Pairwise::Add => pairs!(p, u, v => S::add(u, v)),
@@ -280,6 +273,7 @@ pub(crate) unsafe fn combine<S: Simd>(p: &Combine) {
 /// As [`map`].
 #[inline(always)]
 pub(crate) unsafe fn vector<S: Simd>(p: &Vector) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let (low, high, v) = (S::splat(p.low), S::splat(p.high), S::load(p.vector));
         let offset = if p.offset.is_null() { S::splat(0.0) } else { S::load(p.offset) };
@@ -325,6 +319,7 @@ pub(crate) struct Interleave {
 /// As [`map`].
 #[inline(always)]
 pub(crate) unsafe fn interleave<S: Simd>(p: &Interleave) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         for y in 0..p.rows {
             let (from, to) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
@@ -345,6 +340,7 @@ pub(crate) unsafe fn interleave<S: Simd>(p: &Interleave) {
 /// As [`map`].
 #[inline(always)]
 pub(crate) unsafe fn separate<S: Simd>(p: &Interleave) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         for y in 0..p.rows {
             let (to, from) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));

@@ -94,6 +94,7 @@ impl Walk {
 /// The processor has the instruction set of `S`, and every pointer of `t` is valid for what the fields describe.
 #[inline(always)]
 pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t: &Tiles) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let turn = |row: usize, pixel: usize| row.wrapping_sub(pixel.wrapping_mul(t.width));
         let (in_turn, out_turn) = (turn(t.in_row, t.in_pixel), turn(t.out_row, t.out_pixel));
@@ -140,6 +141,7 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
     t: &Tiles,
     pixels: &[*const f32; PIXELS],
 ) -> [[S::V; BLOCKS]; PIXELS] {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let mut sums = [[S::splat(0.0); BLOCKS]; PIXELS];
         for o in 0..BLOCKS {
@@ -193,6 +195,7 @@ unsafe fn product<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
     channel: usize,
     sums: &mut [[S::V; BLOCKS]; PIXELS],
 ) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let mut w = [S::splat(0.0); BLOCKS];
         for (o, w) in w.iter_mut().enumerate() {

@@ -50,6 +50,7 @@ pub(crate) struct Depthwise {
 pub(crate) unsafe fn depthwise<S: Simd, const K: usize, const STRIDE: usize, const COLUMNS: usize>(
     d: &Depthwise,
 ) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         for row in 0..d.rows {
             let input = d.input.add(row * d.stride_row * d.in_row);
@@ -77,6 +78,7 @@ unsafe fn square<S: Simd, const K: usize, const STRIDE: usize, const COLUMNS: us
     input: *const f32,
     output: *mut f32,
 ) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let mut sums = [S::load(d.bias); COLUMNS];
         for tap_row in 0..K {
@@ -100,6 +102,7 @@ unsafe fn square<S: Simd, const K: usize, const STRIDE: usize, const COLUMNS: us
 
 #[inline(always)]
 unsafe fn any<S: Simd, const COLUMNS: usize>(d: &Depthwise, input: *const f32, output: *mut f32) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let mut sums = [S::load(d.bias); COLUMNS];
         let mut weights = d.weights;

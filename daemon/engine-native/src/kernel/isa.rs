@@ -126,10 +126,12 @@ macro_rules! instance {
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize>(p: &Tiles) {
+                // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
                 unsafe { conv::tiles::<S, PIXELS, BLOCKS>(p) }
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn depthwise<const K: usize, const STRIDE: usize, const COLUMNS: usize>(p: &Depthwise) {
+                // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
                 unsafe { depthwise::depthwise::<S, K, STRIDE, COLUMNS>(p) }
             }
             instance!(@entry [$($feature)?] maximum(Pool) = pool::maximum);
@@ -169,6 +171,7 @@ macro_rules! instance {
     (@entry [$($feature:literal)?] $name:ident($params:ty) = $module:ident::$kernel:ident) => {
         $(#[target_feature(enable = $feature)])?
         unsafe fn $name(p: &$params) {
+            // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
             unsafe { $module::$kernel::<S>(p) }
         }
     };

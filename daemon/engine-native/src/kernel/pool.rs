@@ -53,6 +53,7 @@ impl Pool {
 /// The processor has the instruction set of `S`, and every pointer of `p` is valid for what the fields describe.
 #[inline(always)]
 pub(crate) unsafe fn maximum<S: Simd>(p: &Pool) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         for x in 0..p.width {
             let (from, to) = p.columns(x);
@@ -85,6 +86,7 @@ pub(crate) unsafe fn maximum<S: Simd>(p: &Pool) {
 /// As [`maximum`].
 #[inline(always)]
 pub(crate) unsafe fn average<S: Simd>(p: &Pool) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         for x in 0..p.width {
             let (from, to) = p.columns(x);
@@ -128,6 +130,7 @@ pub(crate) struct Whole {
 /// As [`maximum`].
 #[inline(always)]
 pub(crate) unsafe fn whole<S: Simd>(p: &Whole) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let start = S::splat(if p.maximum { f32::NEG_INFINITY } else { 0.0 });
         let mut four = [start; 4];

@@ -25,21 +25,10 @@ pub(crate) struct Softmax {
     pub(crate) mask_row: usize,
 }
 
-/// The vector at `p`, of which `n` lanes exist.
-#[inline(always)]
-unsafe fn load<S: Simd>(p: *const f32, n: usize) -> S::V {
-    unsafe { if n < S::LANES { S::load_first(p, n) } else { S::load(p) } }
-}
-
-/// Stores the `n` lanes that exist.
-#[inline(always)]
-unsafe fn store<S: Simd>(p: *mut f32, v: S::V, n: usize) {
-    unsafe { if n < S::LANES { S::store_first(p, v, n) } else { S::store(p, v) } }
-}
-
 /// `v` with `other` in the lanes from `n` on.
 #[inline(always)]
 unsafe fn first_or<S: Simd>(v: S::V, n: usize, other: f32) -> S::V {
+    // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
     unsafe {
         if n >= S::LANES {
             return v;
@@ -69,6 +58,7 @@ macro_rules! vectors {
 /// The processor has the instruction set of `S`, and every pointer of `p` is valid for what the fields describe.
 #[inline(always)]
 pub(crate) unsafe fn softmax<S: Simd>(p: &Softmax) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let scale = S::splat(p.scale);
         for row in 0..p.rows {
@@ -76,24 +66,24 @@ pub(crate) unsafe fn softmax<S: Simd>(p: &Softmax) {
             let mask = if p.mask.is_null() { p.mask } else { p.mask.add(row * p.mask_row) };
             let mut most = S::splat(f32::NEG_INFINITY);
             vectors!(p.length, at, n => {
-                let mut v = S::mul(load::<S>(x.add(at), n), scale);
+                let mut v = S::mul(S::load_up_to(x.add(at), n), scale);
                 if !mask.is_null() {
-                    v = S::add(v, load::<S>(mask.add(at), n));
+                    v = S::add(v, S::load_up_to(mask.add(at), n));
                 }
-                store::<S>(y.add(at), v, n);
+                S::store_up_to(y.add(at), v, n);
                 most = S::max(first_or::<S>(v, n, f32::NEG_INFINITY), most);
             });
             // A row of nothing but minus infinity is NaN by its formula, and stays so.
             let most = S::splat(S::largest(most));
             let mut sum = S::splat(0.0);
             vectors!(p.length, at, n => {
-                let e = S::exp(S::sub(load::<S>(y.add(at), n), most));
-                store::<S>(y.add(at), e, n);
+                let e = S::exp(S::sub(S::load_up_to(y.add(at), n), most));
+                S::store_up_to(y.add(at), e, n);
                 sum = S::add(sum, first_or::<S>(e, n, 0.0));
             });
             let factor = S::splat(1.0 / S::sum(sum));
             vectors!(p.length, at, n => {
-                store::<S>(y.add(at), S::mul(load::<S>(y.add(at), n), factor), n);
+                S::store_up_to(y.add(at), S::mul(S::load_up_to(y.add(at), n), factor), n);
             });
         }
     }
@@ -128,6 +118,7 @@ pub(crate) struct Normalise {
 /// As [`softmax`].
 #[inline(always)]
 pub(crate) unsafe fn normalise<S: Simd>(p: &Normalise) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         #[expect(clippy::cast_precision_loss, reason = "rows are far shorter than 2^24")]
         let share = 1.0 / p.length as f32;
@@ -135,10 +126,10 @@ pub(crate) unsafe fn normalise<S: Simd>(p: &Normalise) {
             let (mut x, y) = (p.input.add(row * p.length), p.output.add(row * p.length));
             let mut total = S::splat(0.0);
             vectors!(p.length, at, n => {
-                let mut v = load::<S>(x.add(at), n);
+                let mut v = S::load_up_to(x.add(at), n);
                 if !p.residual.is_null() {
-                    v = S::add(v, load::<S>(p.residual.add(row * p.length + at), n));
-                    store::<S>(y.add(at), v, n);
+                    v = S::add(v, S::load_up_to(p.residual.add(row * p.length + at), n));
+                    S::store_up_to(y.add(at), v, n);
                 }
                 total = S::add(total, v);
             });
@@ -148,14 +139,14 @@ pub(crate) unsafe fn normalise<S: Simd>(p: &Normalise) {
             let mean = S::splat(if p.keep_mean { 0.0 } else { S::sum(total) * share });
             let mut squares = S::splat(0.0);
             vectors!(p.length, at, n => {
-                let d = first_or::<S>(S::sub(load::<S>(x.add(at), n), mean), n, 0.0);
+                let d = first_or::<S>(S::sub(S::load_up_to(x.add(at), n), mean), n, 0.0);
                 squares = S::fma(d, d, squares);
             });
             let factor = S::splat(1.0 / (S::sum(squares) * share + p.epsilon).sqrt());
             vectors!(p.length, at, n => {
-                let d = S::mul(S::sub(load::<S>(x.add(at), n), mean), factor);
-                let bias = if p.bias.is_null() { S::splat(0.0) } else { load::<S>(p.bias.add(at), n) };
-                store::<S>(y.add(at), S::fma(d, load::<S>(p.scale.add(at), n), bias), n);
+                let d = S::mul(S::sub(S::load_up_to(x.add(at), n), mean), factor);
+                let bias = if p.bias.is_null() { S::splat(0.0) } else { S::load_up_to(p.bias.add(at), n) };
+                S::store_up_to(y.add(at), S::fma(d, S::load_up_to(p.scale.add(at), n), bias), n);
             });
         }
     }

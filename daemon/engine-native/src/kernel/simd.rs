@@ -74,12 +74,27 @@ pub(crate) trait Simd: Copy + 'static {
     /// Asks for the cache line at `p` to be brought near; `p` may be any address.
     unsafe fn prefetch(p: *const f32);
 
+    /// As [`Simd::load`] where all lanes exist, else as [`Simd::load_first`].
+    #[inline(always)]
+    unsafe fn load_up_to(p: *const f32, n: usize) -> Self::V {
+        // SAFETY: the caller owes the instruction set, and `n` floats at `p` or a whole vector.
+        unsafe { if n < Self::LANES { Self::load_first(p, n) } else { Self::load(p) } }
+    }
+
+    /// As [`Simd::store`] where all lanes exist, else as [`Simd::store_first`].
+    #[inline(always)]
+    unsafe fn store_up_to(p: *mut f32, v: Self::V, n: usize) {
+        // SAFETY: the caller owes the instruction set, and `n` floats at `p` or a whole vector.
+        unsafe { if n < Self::LANES { Self::store_first(p, v, n) } else { Self::store(p, v) } }
+    }
+
     /// `e^x` to about 1e-7 relative: 0 and infinity where it leaves the range, NaN stays NaN.
     ///
     /// Range reduction by ln 2 in two parts and the polynomial of degree 5 of Cephes' `expf`; the power of two is
     /// applied in two halves so that results near both ends of the range are right.
     #[inline(always)]
     unsafe fn exp(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let x = Self::min(Self::splat(89.0), Self::max(Self::splat(-104.0), x));
             let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
@@ -93,6 +108,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// `e^x` for sums with 1: as [`Simd::exp`] within `-87..=88`, held at the ends outside.
     #[inline(always)]
     unsafe fn exp_held(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let x = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.0), x));
             let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
@@ -103,6 +119,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// `1 / (1 + e^-x)`.
     #[inline(always)]
     unsafe fn sigmoid(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let e = Self::exp_held(Self::sub(Self::splat(0.0), x));
             Self::reciprocal_fast(Self::add(Self::splat(1.0), Self::min(Self::splat(1e37), e)))
@@ -112,6 +129,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// Hyperbolic tangent, to 2e-7 relative: a polynomial near zero (Cephes' `tanhf`), else `1 - 2 / (1 + e^2x)`.
     #[inline(always)]
     unsafe fn tanh(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let a = Self::abs(x);
             let s = Self::mul(x, x);
@@ -135,6 +153,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// `1 - erf(a)` for `a >= 0`, to 1.5e-7 absolute: Abramowitz and Stegun, 7.1.26.
     #[inline(always)]
     unsafe fn erfc_of_positive(a: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let t = Self::reciprocal_fast(Self::fma(a, Self::splat(0.327_591_1), Self::splat(1.0)));
             let mut p = Self::splat(1.061_405_4);
@@ -148,6 +167,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// The error function: its Taylor series up to 0.75 (2e-8 relative), else by [`Simd::erfc_of_positive`].
     #[inline(always)]
     unsafe fn erf(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let a = Self::min(Self::splat(1e4), Self::abs(x));
             let s = Self::mul(x, x);
@@ -166,6 +186,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// `x / 2 * (1 + erf(x / sqrt 2))`, to 1.5e-7 of the larger of 1 and `|x|`.
     #[inline(always)]
     unsafe fn gelu(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let z = Self::mul(x, Self::splat(std::f32::consts::FRAC_1_SQRT_2));
             let a = Self::min(Self::splat(1e4), Self::abs(z));
@@ -178,6 +199,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// GELU by its tanh form: `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
     #[inline(always)]
     unsafe fn gelu_tanh(x: Self::V) -> Self::V {
+        // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
         unsafe {
             let cube = Self::mul(Self::mul(x, x), x);
             let inner = Self::fma(cube, Self::splat(0.044_715), x);
@@ -191,6 +213,7 @@ pub(crate) trait Simd: Copy + 'static {
 /// `e^(x - n ln 2)`: Cephes' `expf`.
 #[inline(always)]
 unsafe fn exp_polynomial<S: Simd>(x: S::V, n: S::V) -> S::V {
+    // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
     unsafe {
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
@@ -208,6 +231,7 @@ mod tests {
 
     /// Applies a function of the portable lanes to each value.
     fn apply(f: unsafe fn([f32; 8]) -> [f32; 8], x: f32) -> f32 {
+        // SAFETY: portable lanes ask nothing of the processor.
         unsafe { f([x; 8])[0] }
     }
 

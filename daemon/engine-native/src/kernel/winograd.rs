@@ -52,6 +52,7 @@ pub(crate) struct Output {
 /// `B^T d` of one column or row.
 #[inline(always)]
 unsafe fn forward<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
+    // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
     unsafe {
         let (four, minus_five) = (S::splat(4.0), S::splat(-5.0));
         let a = S::fma(d[2], S::splat(-4.0), d[4]);
@@ -72,6 +73,7 @@ unsafe fn forward<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
 /// `A^T m` of one column or row.
 #[inline(always)]
 unsafe fn back<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
+    // SAFETY: numbers in vectors ask for the instruction set alone, which the caller owes.
     unsafe {
         let (a, b) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
         let (c, e) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
@@ -90,6 +92,7 @@ unsafe fn back<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
 /// The processor has the instruction set of `S`, and every pointer of `p` is valid for what the fields describe.
 #[inline(always)]
 pub(crate) unsafe fn transform<S: Simd>(p: &Input) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let zero = S::splat(0.0);
         let mut t = [[zero; 6]; 6];
@@ -118,6 +121,7 @@ pub(crate) unsafe fn transform<S: Simd>(p: &Input) {
 /// As [`transform`].
 #[inline(always)]
 pub(crate) unsafe fn restore<S: Simd>(p: &Output) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let zero = S::splat(0.0);
         let (low, high, bias) = (S::splat(p.low), S::splat(p.high), S::load(p.bias));

@@ -20,82 +20,102 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512, and memory at `p` for the lanes in question.
         unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m512) {
+        // SAFETY: the caller owes a processor with AVX-512, and memory at `p` for the lanes in question.
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512, and memory at `p` for the lanes in question.
         unsafe { _mm512_maskz_loadu_ps(first(n), p) }
     }
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, v: __m512, n: usize) {
+        // SAFETY: the caller owes a processor with AVX-512, and memory at `p` for the lanes in question.
         unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
     }
     #[inline(always)]
     unsafe fn splat_from(p: *const f32) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512, and memory at `p` for the lanes in question.
         unsafe { _mm512_set1_ps(*p) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_add_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_sub_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_mul_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_div_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn sqrt(a: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_sqrt_ps(a) }
     }
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_max_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_min_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn max_nan(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a) }
     }
     #[inline(always)]
     unsafe fn round(a: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
     unsafe fn floor(a: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
     unsafe fn exp2_integral(a: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), a) }
     }
     #[inline(always)]
     unsafe fn abs(a: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_abs_ps(a) }
     }
     #[inline(always)]
     unsafe fn copysign(m: __m512, s: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe {
             let (sign, m, s) = (_mm512_set1_epi32(i32::MIN), _mm512_castps_si512(m), _mm512_castps_si512(s));
             _mm512_castsi512_ps(_mm512_or_si512(_mm512_andnot_si512(sign, m), _mm512_and_si512(sign, s)))
@@ -103,18 +123,22 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn select_less(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
     }
     #[inline(always)]
     unsafe fn sum(a: __m512) -> f32 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_reduce_add_ps(a) }
     }
     #[inline(always)]
     unsafe fn largest(a: __m512) -> f32 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_reduce_max_ps(a) }
     }
     #[inline(always)]
     unsafe fn reciprocal_fast(a: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe {
             let r = _mm512_rcp14_ps(a);
             _mm512_mul_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(2.0)))
@@ -122,12 +146,14 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
+        // SAFETY: the caller owes a processor with AVX-512; a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     /// `2^(x log2 e)`: the scaling instruction saturates, so that nothing is held at the ends of the range.
     #[inline(always)]
     unsafe fn exp(x: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe {
             // Infinities would make the remainder NaN.
             let x = _mm512_min_ps(_mm512_set1_ps(1e4), _mm512_max_ps(_mm512_set1_ps(-1e4), x));
@@ -137,6 +163,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn exp_held(x: __m512) -> __m512 {
+        // SAFETY: the caller owes a processor with AVX-512.
         unsafe { Self::exp(x) }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Neon;
 pub(crate) struct Pair(float32x4_t, float32x4_t);
 
 macro_rules! both {
+    // SAFETY: the caller owes a processor with NEON.
     ($f:ident($($a:expr),+)) => { unsafe { Pair($f($($a.0),+), $f($($a.1),+)) } };
 }
 
@@ -24,10 +25,12 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Pair {
+        // SAFETY: the caller owes a processor with NEON, and memory at `p` for the lanes in question.
         unsafe { Pair(vld1q_f32(p), vld1q_f32(p.add(4))) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: Pair) {
+        // SAFETY: the caller owes a processor with NEON, and memory at `p` for the lanes in question.
         unsafe {
             vst1q_f32(p, v.0);
             vst1q_f32(p.add(4), v.1);
@@ -35,6 +38,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> Pair {
+        // SAFETY: the caller owes a processor with NEON, and memory at `p` for the lanes in question.
         unsafe {
             let mut whole = [0.0; 8];
             whole.as_mut_ptr().copy_from_nonoverlapping(p, n);
@@ -43,6 +47,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, v: Pair, n: usize) {
+        // SAFETY: the caller owes a processor with NEON, and memory at `p` for the lanes in question.
         unsafe {
             let mut whole = [0.0; 8];
             Self::store(whole.as_mut_ptr(), v);
@@ -51,6 +56,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn splat_from(p: *const f32) -> Pair {
+        // SAFETY: the caller owes a processor with NEON, and memory at `p` for the lanes in question.
         unsafe {
             let v = vld1q_dup_f32(p);
             Pair(v, v)
@@ -58,6 +64,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Pair {
+        // SAFETY: the caller owes a processor with NEON.
         unsafe {
             let v = vdupq_n_f32(x);
             Pair(v, v)
@@ -111,6 +118,7 @@ impl Simd for Neon {
     unsafe fn exp2_integral(a: Pair) -> Pair {
         #[inline(always)]
         unsafe fn four(a: float32x4_t) -> float32x4_t {
+            // SAFETY: the caller owes a processor with NEON.
             unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127)))) }
         }
         both!(four(a))
@@ -123,26 +131,31 @@ impl Simd for Neon {
     unsafe fn copysign(m: Pair, s: Pair) -> Pair {
         #[inline(always)]
         unsafe fn four(m: float32x4_t, s: float32x4_t) -> float32x4_t {
+            // SAFETY: the caller owes a processor with NEON.
             unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), s, m) }
         }
         both!(four(m, s))
     }
     #[inline(always)]
     unsafe fn select_less(a: Pair, b: Pair, x: Pair, y: Pair) -> Pair {
+        // SAFETY: the caller owes a processor with NEON.
         unsafe { Pair(vbslq_f32(vcltq_f32(a.0, b.0), x.0, y.0), vbslq_f32(vcltq_f32(a.1, b.1), x.1, y.1)) }
     }
     #[inline(always)]
     unsafe fn sum(a: Pair) -> f32 {
+        // SAFETY: the caller owes a processor with NEON.
         unsafe { vaddvq_f32(vaddq_f32(a.0, a.1)) }
     }
     #[inline(always)]
     unsafe fn largest(a: Pair) -> f32 {
+        // SAFETY: the caller owes a processor with NEON.
         unsafe { vmaxvq_f32(vmaxq_f32(a.0, a.1)) }
     }
     #[inline(always)]
     unsafe fn reciprocal_fast(a: Pair) -> Pair {
         #[inline(always)]
         unsafe fn four(a: float32x4_t) -> float32x4_t {
+            // SAFETY: the caller owes a processor with NEON.
             unsafe {
                 let r = vrecpeq_f32(a);
                 let r = vmulq_f32(r, vrecpsq_f32(a, r));

@@ -19,24 +19,29 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> V {
+        // SAFETY: the caller owes memory at `p` for the lanes in question.
         unsafe { p.cast::<V>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: V) {
+        // SAFETY: the caller owes memory at `p` for the lanes in question.
         unsafe { p.cast::<V>().write_unaligned(v) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> V {
+        // SAFETY: the caller owes memory at `p` for the lanes in question.
         std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
     }
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, v: V, n: usize) {
         for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: the caller owes memory at `p` for the lanes in question.
             unsafe { *p.add(i) = x }
         }
     }
     #[inline(always)]
     unsafe fn splat_from(p: *const f32) -> V {
+        // SAFETY: the caller owes memory at `p` for the lanes in question.
         unsafe { [*p; 8] }
     }
     #[inline(always)]
