@@ -9,6 +9,7 @@
 )]
 
 mod elements;
+mod integer;
 mod products;
 mod windows;
 
@@ -104,6 +105,7 @@ impl Run<'_> {
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {
                 self.pack(*from, (*row, *column), (*rows, *columns), *parts, *to, *scale);
             }
+            Step::Integer(step) => self.integer(step),
             Step::Reference { node, inputs, outputs } => return self.reference(*node, inputs, outputs),
         }
         Ok(())

@@ -13,8 +13,10 @@
 pub(crate) mod activation;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
+pub(crate) mod dot;
 pub(crate) mod isa;
 pub(crate) mod pool;
+pub(crate) mod quantised;
 pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod winograd;

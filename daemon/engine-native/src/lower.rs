@@ -7,6 +7,7 @@
 mod attention;
 mod convolution;
 mod elementwise;
+mod integer;
 mod movement;
 mod needs;
 mod product;
@@ -52,6 +53,8 @@ impl Default for Options {
 struct Form {
     plain: Option<At>,
     map: Option<Map>,
+    /// Quantised, or a float that is still quantised.
+    words: Option<integer::Words>,
 }
 
 /// A plan in the making.
@@ -220,7 +223,9 @@ impl<'a> Lowering<'a> {
         }
         let fact = self.fact(id);
         let at = self.new_plain(id);
-        if let Some(map) = form.map {
+        if let Some(words) = form.words {
+            self.plain_of_words(id, words, at);
+        } else if let Some(map) = form.map {
             if let Some(to) = plain_map(at, &fact.shape, Halo::default()) {
                 self.push(Step::Reorder { from: map, to });
             }
@@ -318,6 +323,9 @@ impl<'a> Lowering<'a> {
         if self.fact(output).elements() == 0 {
             return None;
         }
+        if self.integer(node).is_some() {
+            return Some(());
+        }
         match &node.op {
             Op::Conv(conv) => self.convolution(conv, node),
             Op::Pool(pool) => self.pool(pool, node),
@@ -354,7 +362,7 @@ impl<'a> Lowering<'a> {
         }
         for id in &node.outputs {
             if let Some(form) = self.form_mut(*id) {
-                form.map = None;
+                (form.map, form.words) = (None, None);
             }
         }
         let outputs = node.outputs.iter().map(|id| self.new_plain(*id)).collect();

@@ -94,6 +94,78 @@ pub(crate) fn pack_depthwise(weights: &[f32], channels: usize, taps: usize, lane
     packed
 }
 
+/// Two channels as one word, the bits of a float.
+fn word(even: i32, odd: i32) -> f32 {
+    f32::from_bits(((even & 0xffff) | (odd << 16)).cast_unsigned())
+}
+
+/// Packs factors of integers in words: for each group of two vectors of output channels, for each word of two products,
+/// the words of the group's channels.
+///
+/// `factor(word, half, column)`: the factor of a word's lower or upper half. `interleaved`: whether the first vector has
+/// the even channels of the group and the second the odd ones; else they follow each other.
+pub(crate) fn words(
+    inner: usize,
+    columns: usize,
+    lanes: usize,
+    interleaved: bool,
+    factor: impl Fn(usize, usize, usize) -> i32,
+) -> Vec<f32> {
+    let pair = 2 * lanes;
+    let mut packed = Vec::with_capacity(inner * columns.next_multiple_of(pair));
+    for first in (0..columns).step_by(pair) {
+        for i in 0..inner {
+            for at in 0..pair {
+                let column = first + place_in_pair(at, lanes, interleaved);
+                let known = column < columns;
+                packed.push(if known { word(factor(i, 0, column), factor(i, 1, column)) } else { 0.0 });
+            }
+        }
+    }
+    packed
+}
+
+/// The channel, of those of two vectors, that a lane of both is for.
+pub(crate) const fn place_in_pair(at: usize, lanes: usize, interleaved: bool) -> usize {
+    if interleaved { at % lanes * 2 + at / lanes } else { at }
+}
+
+/// One number for each output channel, in the order of [`words`].
+pub(crate) fn by_pairs(
+    columns: usize,
+    lanes: usize,
+    interleaved: bool,
+    number: impl Fn(usize) -> f32,
+) -> Vec<f32> {
+    let padded = columns.next_multiple_of(2 * lanes);
+    let places = (0..padded).map(|at| {
+        let pair = at / (2 * lanes) * 2 * lanes;
+        pair + place_in_pair(at - pair, lanes, interleaved)
+    });
+    places.map(|column| if column < columns { number(column) } else { 0.0 }).collect()
+}
+
+/// The factors of a depthwise convolution in words, `[block][tap][2 * lanes]`: those of even channels below a 0, then
+/// those of odd ones above a 0.
+pub(crate) fn depthwise_words(
+    channels: usize,
+    taps: usize,
+    lanes: usize,
+    factor: impl Fn(usize, usize) -> i32,
+) -> Vec<f32> {
+    let mut packed = Vec::with_capacity(channels.next_multiple_of(2 * lanes) * taps);
+    for first in (0..channels).step_by(2 * lanes) {
+        for tap in 0..taps {
+            for at in 0..2 * lanes {
+                let channel = first + place_in_pair(at, lanes, true);
+                let factor = if channel < channels { factor(channel, tap) } else { 0 };
+                packed.push(if at < lanes { word(factor, 0) } else { word(0, factor) });
+            }
+        }
+    }
+    packed
+}
+
 /// One matrix row of Winograd's transform of weights.
 const G: [[f32; 3]; 6] = [
     [0.25, 0.0, 0.0],

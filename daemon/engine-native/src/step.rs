@@ -3,6 +3,8 @@
 //! Every distance and extent is a number of `f32`s written out in the step, so that what a step touches can be
 //! computed from the step alone: [`crate::verify`] does, before a step may run.
 
+pub(crate) mod integer;
+
 use crate::kernel::activation::{Function, Pairwise};
 
 /// A buffer of the plan, by its index.
@@ -435,6 +437,8 @@ pub(crate) enum Step {
         /// Multiplies each factor.
         scale: f32,
     },
+    /// On quantised numbers.
+    Integer(integer::Integer),
     /// A node by the reference interpreter, on plain buffers.
     Reference {
         /// Which of the graph's nodes.
@@ -463,6 +467,7 @@ impl Step {
             Self::Softmax { .. } => "softmax",
             Self::Normalise { .. } => "normalise",
             Self::Pack { .. } => "pack",
+            Self::Integer(step) => step.name(),
             Self::Reference { .. } => "reference",
         }
     }

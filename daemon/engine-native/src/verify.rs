@@ -274,6 +274,7 @@ mod tests {
             | Step::Copy(_)
             | Step::Normalise { .. }
             | Step::Pack { .. }
+            | Step::Integer(_)
             | Step::Reference { .. } => {
                 unreachable!("the net has no such step")
             }

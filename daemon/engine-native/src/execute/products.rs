@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Output floats after which a function is applied to what was just written, so that it is still near.
-const SPAN: usize = 2048;
+pub(super) const SPAN: usize = 2048;
 
 /// Products after which a sum is put down, so that weights and input of what runs stay near; more are split evenly.
 const DEPTH: usize = 640;
@@ -27,7 +27,7 @@ const NEAR: usize = 48 << 10;
 ///
 /// All of them where their input (`channels` floats each) stays near anyway, or where reading it again for each of the
 /// groups costs less than reading all `weights` again for each band.
-fn band_of(pixels: usize, channels: usize, weights: usize, groups: usize) -> usize {
+pub(super) fn band_of(pixels: usize, channels: usize, weights: usize, groups: usize) -> usize {
     // A multiple of every width of tiles.
     let band = (NEAR / channels.max(1)).next_multiple_of(24).max(24);
     let input = pixels * channels;
@@ -72,7 +72,7 @@ fn depths(c: &Convolve) -> impl Iterator<Item = Depth> {
 /// Runs of tiles over `pixels` output pixels, at most `widest` at once: (first pixel, pixels of a tile, tiles).
 ///
 /// The last two tiles share what is left, so that none is much narrower than the others.
-fn runs(pixels: usize, widest: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+pub(super) fn runs(pixels: usize, widest: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let (whole, rest) = (pixels / widest, pixels % widest);
     let (whole, last) = match (whole, rest) {
         (_, 0) | (0, _) => (whole, [rest, 0]),

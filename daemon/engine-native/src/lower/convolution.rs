@@ -20,15 +20,15 @@ const WINOGRAD_CHANNELS: usize = 32;
 const WINOGRAD_SCRATCH: usize = 1 << 18;
 
 /// A window over rows and columns.
-struct Plane {
-    taps: (usize, usize),
-    strides: (usize, usize),
-    dilations: (usize, usize),
-    padding: (usize, usize),
+pub(super) struct Plane {
+    pub(super) taps: (usize, usize),
+    pub(super) strides: (usize, usize),
+    pub(super) dilations: (usize, usize),
+    pub(super) padding: (usize, usize),
     after: (usize, usize),
 }
 
-fn plane(window: &Window) -> Option<Plane> {
+pub(super) fn plane(window: &Window) -> Option<Plane> {
     let pair = |items: &[usize], missing: usize| match *items {
         [a, b] => Some((a, b)),
         [b] => Some((missing, b)),
