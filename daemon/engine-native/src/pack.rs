@@ -1,6 +1,6 @@
 //! Weights in the order in which the kernels read them.
 
-use crate::kernel::isa::Kernels;
+use crate::kernel::{dot::UNROLLED, isa::Kernels};
 
 /// Groups of blocks of output channels that are computed together, `(first, count)`, covering `0..blocks`.
 ///
@@ -99,30 +99,122 @@ fn word(even: i32, odd: i32) -> f32 {
     f32::from_bits(((even & 0xffff) | (odd << 16)).cast_unsigned())
 }
 
-/// Packs factors of integers in words: for each group of two vectors of output channels, for each word of two products,
-/// the words of the group's channels.
-///
-/// `factor(word, half, column)`: the factor of a word's lower or upper half. `interleaved`: whether the first vector has
-/// the even channels of the group and the second the odd ones; else they follow each other.
-pub(crate) fn words(
-    inner: usize,
-    columns: usize,
-    lanes: usize,
-    interleaved: bool,
-    factor: impl Fn(usize, usize, usize) -> i32,
-) -> Vec<f32> {
-    let pair = 2 * lanes;
-    let mut packed = Vec::with_capacity(inner * columns.next_multiple_of(pair));
-    for first in (0..columns).step_by(pair) {
-        for i in 0..inner {
-            for at in 0..pair {
-                let column = first + place_in_pair(at, lanes, interleaved);
-                let known = column < columns;
-                packed.push(if known { word(factor(i, 0, column), factor(i, 1, column)) } else { 0.0 });
+/// The products of one group of two vectors of output channels.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Group {
+    /// Where the words of a pixel's products are; the bits of floats.
+    pub(crate) offsets: Vec<f32>,
+    /// Factors, `[inner][2 * lanes]` words.
+    pub(crate) weights: Vec<f32>,
+}
+
+/// What products multiply: `factor(word, part, column)` is the factor of a word's half or byte for an output channel.
+pub(crate) struct Products<'a, F> {
+    /// Where each word is, from a pixel's first one.
+    pub(crate) offsets: &'a [u32],
+    /// Output channels.
+    pub(crate) columns: usize,
+    /// Lanes of a vector.
+    pub(crate) lanes: usize,
+    /// Whether the first vector has the even channels of the group and the second the odd ones; else they follow each
+    /// other.
+    pub(crate) interleaved: bool,
+    /// The factors.
+    pub(crate) factor: F,
+}
+
+impl<F: Fn(usize, usize, usize) -> i32> Products<'_, F> {
+    /// The factors of one word for a group of channels.
+    fn of_word<const PARTS: usize>(&self, first: usize, word: usize) -> Vec<[i32; PARTS]> {
+        let channel = |at| {
+            let column = first + place_in_pair(at, self.lanes, self.interleaved);
+            let known = column < self.columns;
+            std::array::from_fn(|part| if known { (self.factor)(word, part, column) } else { 0 })
+        };
+        (0..2 * self.lanes).map(channel).collect()
+    }
+
+    fn groups(&self, mut add: impl FnMut(usize, usize, &mut Group)) -> Vec<Group> {
+        let mut groups = Vec::new();
+        for first in (0..self.columns).step_by(2 * self.lanes) {
+            let mut group = Group { offsets: Vec::new(), weights: Vec::new() };
+            for word in 0..self.offsets.len() {
+                add(first, word, &mut group);
+            }
+            let inner = group.offsets.len().next_multiple_of(UNROLLED);
+            group.offsets.resize(inner, 0.0);
+            group.weights.resize(inner * 2 * self.lanes, 0.0);
+            groups.push(group);
+        }
+        groups
+    }
+
+    /// Packs factors of halves; words whose factors are all 0 are left out.
+    pub(crate) fn halves(&self) -> Vec<Group> {
+        self.groups(|first, at, group| {
+            let factors = self.of_word::<2>(first, at);
+            if factors.iter().any(|factors| *factors != [0; 2]) {
+                group.offsets.push(f32::from_bits(self.offsets.get(at).copied().unwrap_or(0)));
+                group.weights.extend(factors.into_iter().map(|[even, odd]| word(even, odd)));
+            }
+        })
+    }
+
+    /// Packs factors of bytes, likewise. A word whose products could exceed 16 bits comes twice or more, with a part of its
+    /// factors each time, so that none can.
+    pub(crate) fn bytes(&self) -> Vec<Group> {
+        self.groups(|first, at, group| {
+            let mut left = self.of_word::<4>(first, at);
+            while left.iter().any(|factors| *factors != [0; 4]) {
+                group.offsets.push(f32::from_bits(self.offsets.get(at).copied().unwrap_or(0)));
+                for factors in &mut left {
+                    group.weights.push(bytes(taken(factors)));
+                }
+            }
+        })
+    }
+
+    /// How many words of factors [`Products::bytes`] gives for each word, on average.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^24")]
+    pub(crate) fn share(&self) -> f32 {
+        let (mut all, mut words) = (0_usize, 0_usize);
+        for first in (0..self.columns).step_by(2 * self.lanes) {
+            for at in 0..self.offsets.len() {
+                let mut left = self.of_word::<4>(first, at);
+                if left.iter().all(|factors| *factors == [0; 4]) {
+                    continue;
+                }
+                let twice = left.iter_mut().any(|factors| {
+                    let _ = taken(factors);
+                    *factors != [0; 4]
+                });
+                all += 1 + usize::from(twice);
+                words += 1;
             }
         }
+        if words == 0 { 1.0 } else { all as f32 / words as f32 }
     }
-    packed
+}
+
+/// Takes bytes from factors so that neither the first nor the last two can sum up to more than 16 bits with any bytes.
+fn taken(factors: &mut [i32; 4]) -> [i32; 4] {
+    let mut taken = [0; 4];
+    for (left, taken) in factors.as_chunks_mut::<2>().0.iter_mut().zip(taken.as_chunks_mut::<2>().0) {
+        let [a, b] = *left;
+        let first = a.clamp(-128, 127);
+        // 255 * 128 = 32640. Factors of different signs work against each other.
+        let (least, most) = (-128 - first.min(0), 128 - first.max(0));
+        let second = b.clamp(least.max(-128), most.min(127));
+        *taken = [first, second];
+        *left = [a - first, b - second];
+    }
+    taken
+}
+
+/// Four factors as one word.
+#[expect(clippy::cast_possible_truncation, reason = "factors that were taken fit into bytes")]
+fn bytes(factors: [i32; 4]) -> f32 {
+    f32::from_bits(u32::from_le_bytes(factors.map(|factor| (factor as i8).cast_unsigned())))
 }
 
 /// The channel, of those of two vectors, that a lane of both is for.
@@ -130,7 +222,7 @@ pub(crate) const fn place_in_pair(at: usize, lanes: usize, interleaved: bool) ->
     if interleaved { at % lanes * 2 + at / lanes } else { at }
 }
 
-/// One number for each output channel, in the order of [`words`].
+/// One number for each output channel, in the order of [`Products`].
 pub(crate) fn by_pairs(
     columns: usize,
     lanes: usize,
@@ -201,4 +293,31 @@ pub(crate) fn pack_winograd(weights: &[f32], columns: usize, channels: usize, ke
         }
     }
     packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_that_are_taken_add_up_to_the_factors_and_stay_within_16_bits(
+            all in prop::array::uniform4(-255_i32..=255),
+        ) {
+            let (mut left, mut sum) = (all, [0; 4]);
+            for _ in 0..6 {
+                let taken = taken(&mut left);
+                for pair in taken.as_chunks::<2>().0 {
+                    let least: i32 = pair.iter().map(|factor| 255 * factor.min(&0)).sum();
+                    let most: i32 = pair.iter().map(|factor| 255 * factor.max(&0)).sum();
+                    prop_assert!(pair.iter().all(|factor| (-128..=127).contains(factor)));
+                    prop_assert!(i32::from(i16::MIN) <= least && most <= i32::from(i16::MAX));
+                }
+                sum = std::array::from_fn(|at| sum[at] + taken[at]);
+            }
+            prop_assert_eq!(sum, all);
+            prop_assert_eq!(left, [0; 4]);
+        }
+    }
 }

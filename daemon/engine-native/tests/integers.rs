@@ -57,6 +57,21 @@ impl Net {
         Array::from_reals(datatype, shape, items).unwrap()
     }
 
+    /// Weights and their zero points: all over the range, or small but for a few, which kernels may take as bytes.
+    fn weights(&mut self, shape: &[usize], per: &[usize]) -> [ValueId; 2] {
+        if self.number() < 0.0 {
+            let (w, zero) = (self.eight(Int8, shape), self.eight(Int8, per));
+            return [self.constant(w), self.constant(zero)];
+        }
+        let items = (0..shape.iter().product()).map(|_| {
+            let most = if self.number() > 0.995 { 127.0 } else { 30.0 };
+            (self.number() * most).round()
+        });
+        let w = Array::from_reals(Int8, shape, items.collect()).unwrap();
+        let zero = self.array(Int8, per, 3.0);
+        [self.constant(w), self.constant(zero)]
+    }
+
     fn constant(&mut self, array: Array) -> ValueId {
         self.builder.constant("c", array).unwrap()
     }
@@ -102,9 +117,8 @@ impl Net {
         let mut shape = vec![columns, channels / groups];
         shape.extend(&window.kernel);
         let inner: usize = shape.iter().skip(1).product();
-        let w = self.eight(Int8, &shape);
         let per = if columns.is_multiple_of(2) { vec![columns] } else { vec![] };
-        let (w, scale_w, zero_w) = (self.constant(w), self.scale(&per, 0.01), self.zero(Int8, &per));
+        let ([w, zero_w], scale_w) = (self.weights(&shape, &per), self.scale(&per, 0.01));
         let bias = self.array(Int32, &[columns], 20_000.0);
         let bias = self.constant(bias);
         // A power of two, so that what is made of the results is exact in single precision, halves among it.
@@ -172,11 +186,11 @@ proptest! {
     #[test]
     fn convolutions(
         (from, to) in (eights(), eights()),
-        (images, channels, columns) in (1_usize..3, 1_usize..40, 1_usize..40),
+        (images, channels, columns) in (1_usize..3, 1_usize..40, 1_usize..70),
         (rows, width) in (1_usize..16, 1_usize..16),
         (kernel, strides, dilations) in ((1_usize..5, 1_usize..5), (1_usize..3, 1_usize..3), (1_usize..3, 1_usize..3)),
         (before, after) in ((0_usize..3, 0_usize..3), (0_usize..3, 0_usize..3)),
-        (depthwise, floats, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+        (depthwise, grouped, floats, seed) in (any::<bool>(), 0_usize..5, any::<bool>(), any::<u64>()),
     ) {
         let reach = ((kernel.0 - 1) * dilations.0 + 1, (kernel.1 - 1) * dilations.1 + 1);
         prop_assume!(reach.0 <= rows + before.0 + after.0 && reach.1 <= width + before.1 + after.1);
@@ -188,6 +202,8 @@ proptest! {
             ..Window::new([kernel.0, kernel.1])
         };
         let mut net = Net::new(seed);
+        let grouped = if grouped > 1 { grouped } else { 1 };
+        let (channels, columns) = (channels * grouped, columns * grouped);
         let shape = [images, channels, rows, width];
         let x = if floats {
             let x = net.input(Fp32, &shape);
@@ -195,7 +211,7 @@ proptest! {
         } else {
             net.bytes(from, &shape)
         };
-        let (columns, groups) = if depthwise && channels > 1 { (channels, channels) } else { (columns, 1) };
+        let (columns, groups) = if depthwise && channels > 1 { (channels, channels) } else { (columns, grouped) };
         let y = net.conv(x, columns, window, groups, to);
         let real = net.floats(y);
         check(net.finish(&[y[0], real]), seed, 0.0);
@@ -241,10 +257,8 @@ proptest! {
         let mut net = Net::new(seed);
         let x = net.bytes(from, &[1, channels, rows, width]);
         let (columns, groups) = if depthwise { (channels, channels) } else { (columns, 1) };
-        let w = net.eight(Int8, &[columns, channels / groups, 1, 1]);
-        let w = net.constant(w);
-        let (scale_w, zero_w, scale, zero) =
-            (net.scale(&[], 0.02), net.zero(Int8, &[]), net.scale(&[], 0.1), net.zero(to, &[]));
+        let [w, zero_w] = net.weights(&[columns, channels / groups, 1, 1], &[]);
+        let (scale_w, scale, zero) = (net.scale(&[], 0.02), net.scale(&[], 0.1), net.zero(to, &[]));
         let table = net.eight(from, &[256]);
         let table = net.constant(table);
         let inputs = [x[0], x[1], x[2], w, scale_w, zero_w, scale, zero].map(Some);
@@ -290,8 +304,8 @@ proptest! {
         let flat = net.node(Reshape { shape: vec![images, channels] }, &[Some(real)]);
         let op = Quantize { granularity: Granularity::Tensor, to };
         let flat = net.node(op, &[Some(flat), Some(q[1]), Some(q[2])]);
-        let w = net.eight(Int8, &[channels, columns]);
-        let (w, scale_w, zero_w) = (net.constant(w), net.scale(&[columns], 0.02), net.zero(Int8, &[columns]));
+        let [w, zero_w] = net.weights(&[channels, columns], &[columns]);
+        let scale_w = net.scale(&[columns], 0.02);
         let (scale, zero) = (net.scale(&[], 0.2), net.zero(from, &[]));
         let bias = net.array(Int32, &[columns], 9000.0);
         let bias = net.constant(bias);
@@ -299,6 +313,24 @@ proptest! {
         let product = net.node(QuantizedMatMul, &inputs);
         let real = net.floats([product, scale, zero]);
         check(net.finish(&[product, real]), seed, 0.0);
+    }
+
+    #[test]
+    fn rows_by_themselves(
+        (from, to) in (eights(), eights()),
+        (rows, columns) in (1_usize..6, 1_usize..70),
+        (function, seed) in (0_usize..4, any::<u64>()),
+    ) {
+        let function = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Min][function];
+        let mut net = Net::new(seed);
+        let (a, b) = (net.bytes(from, &[rows, columns]), net.bytes(to, &[rows, columns]));
+        let (scale, zero) = (net.scale(&[], 0.1), net.zero(to, &[]));
+        let inputs = [a[0], a[1], a[2], b[0], b[1], b[2], scale, zero].map(Some);
+        let sum = net.node(QuantizedBinary { function }, &inputs);
+        let table = net.eight(from, &[256]);
+        let table = net.constant(table);
+        let looked = net.node(Lookup, &[Some(sum), Some(table)]);
+        check(net.finish(&[sum, looked]), seed, 0.0);
     }
 
     #[test]
@@ -311,8 +343,7 @@ proptest! {
         let mut net = Net::new(seed);
         let x = net.input(Fp32, &[batch, rows, inner]);
         let parts = net.builder.node(DynamicQuantize, &[Some(x)], "quantise").unwrap();
-        let b = net.eight(Int8, &[inner, columns]);
-        let (b, zero_b, scale_b) = (net.constant(b), net.zero(Int8, &[]), net.scale(&[columns], 0.01));
+        let ([b, zero_b], scale_b) = (net.weights(&[inner, columns], &[]), net.scale(&[columns], 0.01));
         let bias = net.scale(&[columns], 0.5);
         let residual = net.input(Fp32, &[batch, rows, columns]);
         let inputs = [

@@ -5,11 +5,12 @@ use crate::{
     kernel::{
         dot::{self, Dots, DotsDepthwise, Scaled},
         isa::WORD_COLUMNS,
-        quantised::{self, Channels, Cover, Maximum, Mean, Pairs, Rows},
+        quantised::{self, Channels, Cover, Maximum, Mean, Pairs, Rows, Squeeze},
+        simd::MAX_LANES,
     },
     step::{
         At, Map, Pool,
-        integer::{Bytes, Ending, Integer, Product, Requantise, WordDepthwise, WordPairs},
+        integer::{Bytes, Ending, Factors, Integer, Product, Requantise, WordDepthwise, WordPairs},
     },
 };
 
@@ -17,6 +18,8 @@ use crate::{
 struct Group<'a> {
     step: &'a Product,
     dots: Dots,
+    /// What sums start from, where that is computed.
+    start: Option<[i32; 2 * MAX_LANES]>,
     /// Words or floats of the group that one pixel has.
     length: usize,
 }
@@ -41,13 +44,15 @@ impl Run<'_> {
             Integer::Mean { input, output, channels, scale } => {
                 self.word_mean(input, *output, *channels, *scale);
             }
-            Integer::Cover { input, rows, length, output, scale, zero } => {
+            Integer::Squeeze { from, to, low } => self.squeeze(from, to, *low),
+            Integer::Cover { input, rows, length, output, bytes, scale, zero } => {
                 let p = Cover {
                     input: self.at(*input),
                     rows: *rows,
                     length: *length,
                     output: self.at(output.at).cast(),
                     out_row: output.pixel,
+                    bytes: *bytes,
                     scale: self.at(*scale),
                     zero: self.at(*zero).cast(),
                 };
@@ -69,17 +74,13 @@ impl Run<'_> {
 
     fn dot(&self, p: &Product) {
         let (pair, out) = (2 * self.kernels.lanes, &p.output);
-        let inner = p.channels * p.taps.0 * p.taps.1;
-        let groups = match p.ending {
-            Ending::Quantise { .. } => out.blocks(),
-            Ending::Scale { .. } => out.channels.div_ceil(pair),
-        };
+        let inner: usize = p.groups.iter().map(|factors| factors.inner).sum();
         let pixels = out.rows * out.columns;
-        let band = products::band_of(pixels, p.channels, inner * groups * pair, groups);
+        let band = products::band_of(pixels, p.in_pixel.max(1), inner * pair, p.groups.len());
         for image in 0..out.images {
             for first in (0..pixels).step_by(band) {
-                for group in 0..groups {
-                    let part = self.group_of(p, image, group);
+                for (group, factors) in p.groups.iter().enumerate() {
+                    let part = self.group_of(p, image, group, factors);
                     self.dot_group(&part, first..(first + band).min(pixels));
                 }
             }
@@ -89,15 +90,16 @@ impl Run<'_> {
         }
     }
 
-    fn group_of<'a>(&self, p: &'a Product, image: usize, group: usize) -> Group<'a> {
+    fn group_of<'a>(&self, p: &'a Product, image: usize, group: usize, factors: &Factors) -> Group<'a> {
         let (pair, out) = (2 * self.kernels.lanes, &p.output);
-        let inner = p.channels * p.taps.0 * p.taps.1;
         let first = group * pair;
+        let mut start = None;
         let (ending, out_block, length) = match &p.ending {
             Ending::Quantise { how, .. } => {
                 (dot::Ending::Quantise(self.requantise(how, first)), out.block, out.lanes)
             }
-            Ending::Scale { scale, factors, summands, residual, .. } => {
+            Ending::Scale { scale, factors, zero, summands, residual, .. } => {
+                start = zero.map(|(zero, sums)| self.less(zero, sums + first));
                 let tail = (out.channels - first).min(pair);
                 let scaled = Scaled {
                     scale: self.operand(*scale),
@@ -115,14 +117,9 @@ impl Run<'_> {
             input: self.at(p.input).wrapping_add(image * p.in_image).cast(),
             in_pixel: p.in_pixel,
             in_row: p.in_row,
-            in_block: p.in_block,
-            channels: p.channels,
-            channel_block: p.channel_block.min(p.channels),
-            kernel_rows: p.taps.0,
-            kernel_columns: p.taps.1,
-            tap_row: p.tap_row,
-            tap_column: p.tap_column,
-            weights: self.constant(p.weights + first * inner).cast(),
+            offsets: self.constant(factors.offsets).cast(),
+            inner: factors.inner,
+            weights: self.constant(factors.weights).cast(),
             bias: self.constant(p.bias + first).cast(),
             ending,
             output: self.at(out.at).wrapping_add(image * out.image + group * out_block).cast(),
@@ -132,7 +129,20 @@ impl Run<'_> {
             column: 0,
             count: 0,
         };
-        Group { step: p, dots, length }
+        Group { step: p, dots, start, length }
+    }
+
+    /// What integer sums start from so that a byte is taken from each byte of the input.
+    fn less(&self, zero: At, sums: usize) -> [i32; 2 * MAX_LANES] {
+        // SAFETY: the verifier proved a place for the zero point.
+        let zero = unsafe { self.at(zero).cast::<u8>().read() };
+        let sums = self.constant(sums).cast::<i32>();
+        let mut start = [0; 2 * MAX_LANES];
+        for (at, start) in start.iter_mut().enumerate().take(2 * self.kernels.lanes) {
+            // SAFETY: the verifier proved two vectors of sums.
+            *start = unsafe { sums.wrapping_add(at).read() }.wrapping_mul(-i32::from(zero));
+        }
+        start
     }
 
     /// A range of pixels of one group of output channels.
@@ -145,7 +155,7 @@ impl Run<'_> {
         };
         let most = if follows { (products::SPAN / (group.length * widest)).max(1) } else { usize::MAX };
         for (first, wide, tiles) in products::runs(range.len(), widest) {
-            let Some(kernel) = self.kernels.dots(wide) else { return };
+            let Some(kernel) = self.kernels.dots(wide, group.step.bytes) else { return };
             let mut at = 0;
             while at < tiles {
                 let count = (tiles - at).min(most);
@@ -155,6 +165,7 @@ impl Run<'_> {
                 let mut p = Dots {
                     input: whole.input.wrapping_add(row * whole.in_row + column * whole.in_pixel),
                     output: whole.output.wrapping_add(out),
+                    bias: group.start.as_ref().map_or(whole.bias, |start| start.as_ptr()),
                     column,
                     count,
                     ..*whole
@@ -337,6 +348,24 @@ impl Run<'_> {
                 if let Some(odd) = odd {
                     odd.write(high.wrapping_add(zero));
                 }
+            }
+        });
+    }
+
+    fn squeeze(&self, from: &Map, to: &Map, low: i16) {
+        let rows = from.halo.top + from.rows + from.halo.bottom;
+        self.each_block(from, to, |halves, bytes| {
+            let (halves, bytes) = (halves.wrapping_sub(from.lead()), bytes.wrapping_sub(to.lead()));
+            for row in 0..rows {
+                let p = Squeeze {
+                    input: halves.wrapping_add(row * from.row).cast(),
+                    lanes: from.lanes,
+                    low,
+                    output: bytes.wrapping_add(row * to.row).cast(),
+                    count: from.halo.left + from.columns + from.halo.right,
+                };
+                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps with their halos.
+                unsafe { (self.kernels.squeeze)(&p) }
             }
         });
     }

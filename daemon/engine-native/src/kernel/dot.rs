@@ -1,7 +1,8 @@
 //! Sums of products of 8-bit integers: convolutions and fully connected layers, quantised again or scaled to floats.
 //!
-//! The geometry is that of [`super::conv`], in words of two channels. A tile is `PIXELS` output pixels times two vectors
-//! of output channels: the even and the odd ones of a block where words are stored, neighbours where floats are.
+//! A word of the input is two channels as halves or four as bytes; where the words of a pixel's products are is a list,
+//! the same for every pixel. A tile is `PIXELS` output pixels times two vectors of output channels: the even and the odd
+//! ones of a block where words are stored, neighbours where floats are.
 
 use super::simd::words::Words;
 
@@ -14,21 +15,11 @@ pub(crate) struct Dots {
     pub(crate) in_pixel: usize,
     /// From one output row to the next, in the input.
     pub(crate) in_row: usize,
-    /// From one block of input words to the next.
-    pub(crate) in_block: usize,
-    /// Input words.
-    pub(crate) channels: usize,
-    /// Input words that lie next to each other.
-    pub(crate) channel_block: usize,
-    /// Taps in a column.
-    pub(crate) kernel_rows: usize,
-    /// Taps in a row.
-    pub(crate) kernel_columns: usize,
-    /// From a tap to the one below.
-    pub(crate) tap_row: usize,
-    /// From a tap to the one at its right.
-    pub(crate) tap_column: usize,
-    /// Weights, `[word block][tap row][tap column][word][2 * LANES]`.
+    /// From a pixel's first word to that of each product, `[inner]`.
+    pub(crate) offsets: *const u32,
+    /// Products, a multiple of [`UNROLLED`].
+    pub(crate) inner: usize,
+    /// Weights, `[inner][2 * LANES]`.
     pub(crate) weights: *const i32,
     /// Bias of the integer sums, `[2 * LANES]`.
     pub(crate) bias: *const i32,
@@ -88,6 +79,9 @@ pub(crate) struct Scaled {
 /// Vectors of channels in a tile.
 const PAIR: usize = 2;
 
+/// Products that one turn of the inner loop takes.
+pub(crate) const UNROLLED: usize = 2;
+
 /// Rounds `sum * (factor + rest)` to the nearest integers (ties to even) within a range.
 #[inline(always)]
 unsafe fn requantised<S: Words>(sum: S::W, factor: S::V, rest: S::V, low: S::V, high: S::V) -> S::W {
@@ -130,12 +124,12 @@ impl Walk {
     }
 }
 
-/// Computes `t.count` tiles.
+/// Computes `t.count` tiles, of bytes or of halves.
 ///
 /// # Safety
 /// The processor has the instruction set of `S`, and every pointer of `t` is valid for what the fields describe.
 #[inline(always)]
-pub(crate) unsafe fn dots<S: Words, const PIXELS: usize>(t: &Dots) {
+pub(crate) unsafe fn dots<S: Words, const PIXELS: usize, const BYTES: bool>(t: &Dots) {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
         let turn = |row: usize, pixel: usize| row.wrapping_sub(pixel.wrapping_mul(t.width));
@@ -147,7 +141,7 @@ pub(crate) unsafe fn dots<S: Words, const PIXELS: usize>(t: &Dots) {
             for pixel in &mut pixels {
                 *pixel = t.input.wrapping_add(input.next(t.in_pixel, in_turn, t.width));
             }
-            let sums = sum_up::<S, PIXELS>(t, &pixels);
+            let sums = sum_up::<S, PIXELS, BYTES>(t, &pixels);
             for pair in &sums {
                 let at = output.next(t.out_pixel, out_turn, t.width);
                 match &t.ending {
@@ -183,7 +177,7 @@ unsafe fn scale<S: Words>(sums: [S::W; PAIR], ending: &Scaled, output: *mut f32,
 
 /// Bias plus the products of one tile.
 #[inline(always)]
-unsafe fn sum_up<S: Words, const PIXELS: usize>(
+unsafe fn sum_up<S: Words, const PIXELS: usize, const BYTES: bool>(
     t: &Dots,
     pixels: &[*const i32; PIXELS],
 ) -> [[S::W; PAIR]; PIXELS] {
@@ -191,42 +185,21 @@ unsafe fn sum_up<S: Words, const PIXELS: usize>(
     unsafe {
         let bias = [S::load_words(t.bias), S::load_words(t.bias.add(S::LANES))];
         let mut sums = [bias; PIXELS];
-        // One loop over all taps of all blocks, as in the kernel of floats.
-        let row_turn = t.tap_row.wrapping_sub((t.kernel_columns - 1).wrapping_mul(t.tap_column));
-        let mut weights = t.weights;
-        let (mut left, mut block, mut at) = (t.channels, 0_usize, 0_usize);
-        let (mut row, mut column) = (t.kernel_rows, t.kernel_columns);
-        let mut here = left.min(t.channel_block);
-        loop {
-            for word in at..at.wrapping_add(here) {
-                let w = [S::load_words(weights), S::load_words(weights.add(S::LANES))];
+        let (mut weights, mut offsets) = (t.weights, t.offsets);
+        for _ in 0..t.inner / UNROLLED {
+            for i in 0..UNROLLED {
+                let word = offsets.add(i).read() as usize;
+                let w = weights.add(i * PAIR * S::LANES);
+                let w = [S::load_words(w), S::load_words(w.add(S::LANES))];
                 for (pixel, pair) in pixels.iter().zip(&mut sums) {
                     let value = S::splat_word(pixel.add(word).read());
                     for (sum, w) in pair.iter_mut().zip(w) {
-                        *sum = S::dot(*sum, value, w);
+                        *sum = if BYTES { S::dot_bytes(*sum, value, w) } else { S::dot(*sum, value, w) };
                     }
                 }
-                weights = weights.wrapping_add(PAIR * S::LANES);
             }
-            column -= 1;
-            if column > 0 {
-                at = at.wrapping_add(t.tap_column);
-                continue;
-            }
-            column = t.kernel_columns;
-            row -= 1;
-            if row > 0 {
-                at = at.wrapping_add(row_turn);
-                continue;
-            }
-            row = t.kernel_rows;
-            left -= here;
-            if left == 0 {
-                break;
-            }
-            block = block.wrapping_add(t.in_block);
-            at = block;
-            here = left.min(t.channel_block);
+            weights = weights.add(UNROLLED * PAIR * S::LANES);
+            offsets = offsets.add(UNROLLED);
         }
         sums
     }

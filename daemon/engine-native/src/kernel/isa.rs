@@ -9,7 +9,7 @@ use super::{
     depthwise::{self, Depthwise},
     dot::{self, Dots, DotsDepthwise},
     pool::{self, Pool, Whole},
-    quantised::{self, Channels, Cover, Maximum, Mean, Pairs},
+    quantised::{self, Channels, Cover, Maximum, Mean, Pairs, Squeeze},
     rows::{self, Normalise, Softmax},
     simd,
     winograd::{self, Input, Output},
@@ -25,11 +25,13 @@ pub(crate) struct Kernels {
     pub(crate) isa: Isa,
     /// Floats in a vector.
     pub(crate) lanes: usize,
+    /// Whether products of bytes take less than products of halves.
+    pub(crate) bytes: bool,
     /// Tile widths, in pixels, by blocks of output channels (index 1 to 4; 0 unused).
     pub(crate) tile_pixels: [usize; 5],
     tiles: fn(usize, usize) -> Option<Kernel<Tiles>>,
     depthwise: fn(usize, usize, usize) -> Option<Kernel<Depthwise>>,
-    dots: fn(usize) -> Option<Kernel<Dots>>,
+    dots: fn(usize, bool) -> Option<Kernel<Dots>>,
     dots_depthwise: fn(usize, usize) -> Option<Kernel<DotsDepthwise>>,
     pub(crate) maximum: Kernel<Pool>,
     pub(crate) average: Kernel<Pool>,
@@ -46,6 +48,7 @@ pub(crate) struct Kernels {
     pub(crate) quantise: Kernel<Channels>,
     pub(crate) dequantise: Kernel<Channels>,
     pub(crate) cover: Kernel<Cover>,
+    pub(crate) squeeze: Kernel<Squeeze>,
     pub(crate) pairs: Kernel<Pairs>,
     pub(crate) largest: Kernel<Maximum>,
     pub(crate) mean: Kernel<Mean>,
@@ -68,9 +71,9 @@ impl Kernels {
         (self.depthwise)(k, stride, columns)
     }
 
-    /// The tile kernel of words for so many pixels.
-    pub(crate) fn dots(&self, pixels: usize) -> Option<Kernel<Dots>> {
-        (self.dots)(pixels)
+    /// The tile kernel of words for so many pixels, of bytes or of halves.
+    pub(crate) fn dots(&self, pixels: usize, bytes: bool) -> Option<Kernel<Dots>> {
+        (self.dots)(pixels, bytes)
     }
 
     /// The depthwise kernel of words for `k` taps square (0: any) and so many columns.
@@ -158,9 +161,9 @@ macro_rules! instance {
                 unsafe { depthwise::depthwise::<S, K, STRIDE, COLUMNS>(p) }
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn dots<const PIXELS: usize>(p: &Dots) {
+            unsafe fn dots<const PIXELS: usize, const BYTES: bool>(p: &Dots) {
                 // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
-                unsafe { dot::dots::<S, PIXELS>(p) }
+                unsafe { dot::dots::<S, PIXELS, BYTES>(p) }
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn dots_depthwise<const K: usize, const COLUMNS: usize>(p: &DotsDepthwise) {
@@ -170,6 +173,7 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] quantise(Channels) = quantised::quantise);
             instance!(@entry [$($feature)?] dequantise(Channels) = quantised::dequantise);
             instance!(@entry [$($feature)?] cover(Cover) = quantised::cover);
+            instance!(@entry [$($feature)?] squeeze(Squeeze) = quantised::squeeze);
             instance!(@entry [$($feature)?] pairs(Pairs) = quantised::pairs);
             instance!(@entry [$($feature)?] largest(Maximum) = quantised::maximum);
             instance!(@entry [$($feature)?] mean(Mean) = quantised::mean);
@@ -196,9 +200,9 @@ macro_rules! instance {
                 instance!(@depthwise k, stride, columns, 1 2 3 4 5 6 7 8)
             }
 
-            fn choose_dots(pixels: usize) -> Option<Kernel<Dots>> {
-                match pixels {
-                    $($wide => Some(dots::<$wide>),)*
+            fn choose_dots(pixels: usize, bytes: bool) -> Option<Kernel<Dots>> {
+                match (pixels, bytes) {
+                    $(($wide, false) => Some(dots::<$wide, false>), ($wide, true) => Some(dots::<$wide, true>),)*
                     _ => None,
                 }
             }
@@ -209,13 +213,14 @@ macro_rules! instance {
             pub(super) static KERNELS: Kernels = Kernels {
                 isa: Isa::$isa,
                 lanes: <S as simd::Simd>::LANES,
+                bytes: <S as simd::words::Words>::BYTES,
                 tile_pixels: $pixels,
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
                 dots: choose_dots,
                 dots_depthwise: choose_dots_depthwise,
                 maximum, average, whole, transform, restore, softmax, normalise, map, combine, vector,
-                interleave, separate, quantise, dequantise, cover, pairs, largest, mean,
+                interleave, separate, quantise, dequantise, cover, squeeze, pairs, largest, mean,
             };
         }
     };

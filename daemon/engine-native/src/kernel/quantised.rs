@@ -156,17 +156,19 @@ pub(crate) struct Cover {
     pub(crate) rows: usize,
     /// Floats in a row.
     pub(crate) length: usize,
-    /// `[rows]` of words, whole vectors each.
+    /// `[rows]` of words, whole vectors each; or of bytes, whole halves of vectors.
     pub(crate) output: *mut i32,
     /// From one row of words to the next.
     pub(crate) out_row: usize,
+    /// Whether bytes are stored as they are, instead of halves less the zero point.
+    pub(crate) bytes: bool,
     /// The scale.
     pub(crate) scale: *mut f32,
     /// The zero point.
     pub(crate) zero: *mut u8,
 }
 
-/// Quantises rows to unsigned bytes, and stores them less their zero point.
+/// Quantises rows to unsigned bytes, and stores those or halves less their zero point.
 ///
 /// Source: ONNX, DynamicQuantizeLinear.
 ///
@@ -213,8 +215,64 @@ pub(crate) unsafe fn cover<S: Words>(p: &Cover) {
                     let x = S::load_up_to(from.wrapping_add(first), left);
                     *part = steps::<S>(x, scale, low, high);
                 }
-                S::store_words(to.wrapping_add(at / 2), S::narrow(parts[0], parts[1]));
+                if p.bytes {
+                    let up = S::splat_word(zero as i32);
+                    let halves = S::narrow(S::add_words(parts[0], up), S::add_words(parts[1], up));
+                    S::store_bytes(to.wrapping_add(at / 4), halves);
+                } else {
+                    S::store_words(to.wrapping_add(at / 2), S::narrow(parts[0], parts[1]));
+                }
                 at += 2 * S::LANES;
+            }
+        }
+    }
+}
+
+/// Blocks of halves and of bytes. Distances are in words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Squeeze {
+    /// Blocks of words.
+    pub(crate) input: *const i32,
+    /// Words of a block.
+    pub(crate) lanes: usize,
+    /// The least half: what becomes byte 0.
+    pub(crate) low: i16,
+    /// Bytes, half as many words a block.
+    pub(crate) output: *mut i32,
+    /// Blocks.
+    pub(crate) count: usize,
+}
+
+/// Stores halves as bytes without signs.
+///
+/// # Safety
+/// As [`quantise`].
+#[inline(always)]
+pub(crate) unsafe fn squeeze<S: Words>(p: &Squeeze) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
+    unsafe {
+        let up = S::splat_word(0_i32.wrapping_sub(i32::from(p.low)));
+        if p.lanes == S::LANES {
+            for at in 0..p.count {
+                let words = S::load_words(p.input.wrapping_add(at * S::LANES));
+                let (even, odd) = (S::add_words(S::even(words), up), S::add_words(S::odd(words), up));
+                S::store_bytes(p.output.wrapping_add(at * S::LANES / 2), S::pair(even, odd));
+            }
+            return;
+        }
+        for at in 0..p.count {
+            for lane in (0..p.lanes).step_by(2) {
+                let mut bytes = [0_u8; 4];
+                for (which, pair) in bytes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    if lane + which < p.lanes {
+                        let word = p.input.wrapping_add(at * p.lanes + lane + which).read();
+                        let [a, b, c, d] = word.to_le_bytes();
+                        *pair = [[a, b], [c, d]]
+                            .map(|half| i16::from_le_bytes(half).wrapping_sub(p.low).to_le_bytes()[0]);
+                    }
+                }
+                let to = p.output.wrapping_add(at * p.lanes.div_ceil(2) + lane / 2);
+                to.write(i32::from_le_bytes(bytes));
             }
         }
     }

@@ -41,6 +41,25 @@ pub(super) struct Words {
     pub(super) zero: Zero,
     /// What one step is worth, of a float value; 1 for the integers themselves.
     pub(super) scale: f32,
+    /// The same as bytes, four a word, less the least integer.
+    pub(super) bytes: Option<Map>,
+}
+
+impl Words {
+    /// The map for what is done to each word by itself: rows as one long row of vectors.
+    fn flat(&self) -> Map {
+        let Map { lanes, pixel, columns, row, .. } = self.map;
+        match self.kind {
+            Kind::Blocks => self.map,
+            Kind::Rows => Map {
+                channels: lanes,
+                columns: columns * pixel / lanes,
+                pixel: lanes,
+                block: row,
+                ..self.map
+            },
+        }
+    }
 }
 
 /// Images, channels, rows and columns of a value as words of a kind.
@@ -166,7 +185,7 @@ impl Lowering<'_> {
     }
 
     fn set_integers(&mut self, id: ValueId, map: Map, kind: Kind, zero: i16) -> Option<()> {
-        self.set_words(id, Words { map, kind, zero: Zero::Known(zero), scale: 1.0 })
+        self.set_words(id, Words { map, kind, zero: Zero::Known(zero), scale: 1.0, bytes: None })
     }
 
     /// The 8-bit value as words of a kind, less a zero point; widened from bytes if it must be.
@@ -182,7 +201,7 @@ impl Lowering<'_> {
             (words.map.lanes == self.kernels.lanes).then_some(())?;
             let to = self.new_words(id, kind)?;
             self.push(Step::Reorder { from: words.map, to });
-            self.set_words(id, Words { map: to, ..words })?;
+            self.set_words(id, Words { map: to, bytes: None, ..words })?;
             return Some(to);
         }
         let known = limits(self.fact(id).datatype).is_some() && self.graph.value(id).constant.is_none();
@@ -301,7 +320,7 @@ impl Lowering<'_> {
             None => Kind::Blocks,
         };
         let map = self.words(x, kind, zero)?;
-        self.set_words(output, Words { map, kind, zero: Zero::Known(zero), scale })
+        self.set_words(output, Words { map, kind, zero: Zero::Known(zero), scale, bytes: None })
     }
 
     /// A table of bytes as halves less a zero point, in the order of the lower bytes of words less `before`.

@@ -18,26 +18,27 @@ pub(crate) struct Product {
     pub(crate) in_row: usize,
     /// From one output pixel to the next, in the input.
     pub(crate) in_pixel: usize,
-    /// From one block of words to the next.
-    pub(crate) in_block: usize,
-    /// Input words.
-    pub(crate) channels: usize,
-    /// Words next to each other.
-    pub(crate) channel_block: usize,
-    /// Taps: rows and columns.
-    pub(crate) taps: (usize, usize),
-    /// From a tap to the one below.
-    pub(crate) tap_row: usize,
-    /// From a tap to the one at its right.
-    pub(crate) tap_column: usize,
-    /// Factors among the constants, packed by [`crate::pack::words`].
-    pub(crate) weights: usize,
+    /// Whether a word of the input is four bytes, instead of two halves.
+    pub(crate) bytes: bool,
+    /// What the groups of two vectors of output channels multiply.
+    pub(crate) groups: Vec<Factors>,
     /// Bias of the integer sums among the constants, two vectors a group.
     pub(crate) bias: usize,
     /// What becomes of the sums.
     pub(crate) ending: Ending,
     /// Words, or rows of floats.
     pub(crate) output: Map,
+}
+
+/// The products of one group of output channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Factors {
+    /// Among the constants: from a pixel's first word to that of each product, integers.
+    pub(crate) offsets: usize,
+    /// Factors among the constants, `[inner][2 * LANES]` words.
+    pub(crate) weights: usize,
+    /// Products, a multiple of [`crate::kernel::dot::UNROLLED`].
+    pub(crate) inner: usize,
 }
 
 /// What becomes of integer sums.
@@ -56,6 +57,8 @@ pub(crate) enum Ending {
         scale: Operand,
         /// Factors among the constants, two vectors a group.
         factors: usize,
+        /// A byte to be taken from each byte of the input, and the sums of weights among the constants, likewise.
+        zero: Option<(At, usize)>,
         /// Summands, likewise.
         summands: Option<usize>,
         /// What is added then, laid out as a map of the same size.
@@ -204,6 +207,15 @@ pub(crate) enum Integer {
         /// What one step is worth.
         scale: f32,
     },
+    /// Words of halves to words of bytes, with the halo.
+    Squeeze {
+        /// Halves.
+        from: Map,
+        /// Bytes: half as many words a block.
+        to: Map,
+        /// The least half: what becomes byte 0.
+        low: i16,
+    },
     /// Rows of floats to words with the scale that just covers them and 0.
     Cover {
         /// `[rows][length]`.
@@ -214,6 +226,8 @@ pub(crate) enum Integer {
         length: usize,
         /// The words, a row a pixel.
         output: Map,
+        /// Whether a word is four bytes as they are, instead of two halves less the zero point.
+        bytes: bool,
         /// The scale.
         scale: At,
         /// The zero point, a byte.
@@ -234,6 +248,7 @@ impl Integer {
             Self::Pairs(_) => "pairs",
             Self::Largest(_) => "largest",
             Self::Mean { .. } => "mean",
+            Self::Squeeze { .. } => "squeeze",
             Self::Cover { .. } => "cover",
         }
     }

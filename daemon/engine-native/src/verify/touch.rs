@@ -113,7 +113,7 @@ impl Touches {
                 let packed = pack::packed_length(*rows, *columns, kernels.lanes);
                 t.buffer(*to, 0, &[(parts.count, parts.weights)], packed);
             }
-            Step::Integer(step) => t.integer(step, kernels)?,
+            Step::Integer(step) => t.integer(step, kernels, &plan.constants)?,
             Step::Reference { node, inputs, outputs } => t.reference(*node, inputs, outputs, plan)?,
         }
         Some(t)

@@ -129,11 +129,24 @@ fn operator(edit: &mut Edit, inner: &Work) -> Result<Option<Operator>, PlanError
                 .all(|at| inputs.get(*at).copied().flatten().and_then(|value| edit.number(value)).is_some());
             // A function of one value alone becomes a table.
             let two = inputs.first() != inputs.get(3) && granularity_b == Granularity::Tensor;
-            let fits = known && numbers && two;
+            let fits = known && numbers && two && pixel_by_pixel(edit, &inputs);
             Ok(fits.then(|| (QuantizedBinary { function: *function }.into(), inputs, None)))
         }
         _ => Ok(None),
     }
+}
+
+/// Whether both operands have the same shape, or one of them has one number a channel.
+fn pixel_by_pixel(edit: &Edit, inputs: &[Option<usize>]) -> bool {
+    let shape = |at: usize| inputs.get(at).copied().flatten().map_or(&[][..], |value| edit.shape(value));
+    let (a, b) = (shape(0), shape(3));
+    let is_one = |one: &[usize], whole: &[usize]| {
+        one.len() == whole.len()
+            && one.len() > 2
+            && one.get(..2) == whole.get(..2)
+            && one.iter().skip(2).all(|dim| *dim == 1)
+    };
+    a == b || is_one(a, b) || is_one(b, a)
 }
 
 /// As [`source`] of constant weights that a product takes transposed, turned.

@@ -11,12 +11,19 @@ use super::{Portable, Simd};
 pub(crate) trait Words: Simd {
     /// A vector of [`Simd::LANES`] words or 32-bit integers.
     type W: Copy;
+    /// Whether products of bytes take less than products of halves.
+    const BYTES: bool;
 
     unsafe fn load_words(p: *const i32) -> Self::W;
     unsafe fn store_words(p: *mut i32, v: Self::W);
     unsafe fn splat_word(x: i32) -> Self::W;
     /// `sum + a.even * b.even + a.odd * b.odd` of each word; exact while the sum fits into 32 bits.
     unsafe fn dot(sum: Self::W, a: Self::W, b: Self::W) -> Self::W;
+    /// The sum and the products of the four bytes of each word, those of `a` without signs, those of `b` with signs;
+    /// exact where neither the lower nor the upper two products sum up to more than 16 bits hold.
+    unsafe fn dot_bytes(sum: Self::W, a: Self::W, b: Self::W) -> Self::W;
+    /// Stores halves in `0..=255` as bytes: half a vector.
+    unsafe fn store_bytes(p: *mut i32, v: Self::W);
     /// Sums of 32-bit integers.
     unsafe fn add_words(a: Self::W, b: Self::W) -> Self::W;
     /// The lower halves, with their signs.
@@ -61,6 +68,7 @@ const fn joined(even: i32, odd: i32) -> i32 {
 
 impl Words for Portable {
     type W = [i32; 8];
+    const BYTES: bool = true;
 
     #[inline(always)]
     unsafe fn load_words(p: *const i32) -> [i32; 8] {
@@ -82,6 +90,22 @@ impl Words for Portable {
             let ([a, c], [b, d]) = (halves(a[i]), halves(b[i]));
             sum[i].wrapping_add((a * b).wrapping_add(c * d))
         })
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: [i32; 8], a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| {
+            let products = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
+            products.fold(sum[i], |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b.cast_signed())))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut i32, v: [i32; 8]) {
+        let halves = v.map(|word| word.to_le_bytes());
+        for (i, pair) in halves.as_chunks::<2>().0.iter().enumerate() {
+            let [[a, _, b, _], [c, _, d, _]] = *pair;
+            // SAFETY: the caller owes memory at `p` for half a vector.
+            unsafe { p.add(i).write(i32::from_le_bytes([a, b, c, d])) }
+        }
     }
     #[inline(always)]
     unsafe fn add_words(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
@@ -140,6 +164,7 @@ mod x86 {
 
     impl Words for Avx2 {
         type W = __m256i;
+        const BYTES: bool = true;
 
         #[inline(always)]
         unsafe fn load_words(p: *const i32) -> __m256i {
@@ -160,6 +185,22 @@ mod x86 {
         unsafe fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the caller owes a processor with AVX2.
             unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+        }
+        #[inline(always)]
+        unsafe fn dot_bytes(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the caller owes a processor with AVX2.
+            unsafe {
+                let pairs = _mm256_maddubs_epi16(a, b);
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut i32, v: __m256i) {
+            // SAFETY: the caller owes a processor with AVX2, and memory at `p` for half a vector.
+            unsafe {
+                let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(v, v));
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
+            }
         }
         #[inline(always)]
         unsafe fn add_words(a: __m256i, b: __m256i) -> __m256i {
@@ -205,6 +246,7 @@ mod x86 {
 
     impl Words for Avx512 {
         type W = __m512i;
+        const BYTES: bool = true;
 
         #[inline(always)]
         unsafe fn load_words(p: *const i32) -> __m512i {
@@ -225,6 +267,20 @@ mod x86 {
         unsafe fn dot(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
             // SAFETY: the caller owes a processor with AVX-512 and its instructions on bytes and halves.
             unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)) }
+        }
+        #[inline(always)]
+        unsafe fn dot_bytes(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller owes a processor with AVX-512 and its instructions on bytes and halves.
+            unsafe {
+                let pairs = _mm512_maddubs_epi16(a, b);
+                _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut i32, v: __m512i) {
+            // SAFETY: the caller owes a processor with AVX-512 and its instructions on bytes and halves, and memory at
+            // `p` for half a vector.
+            unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi16_epi8(v)) }
         }
         #[inline(always)]
         unsafe fn add_words(a: __m512i, b: __m512i) -> __m512i {
@@ -302,8 +358,27 @@ mod arm {
         }
     }
 
+    #[inline(always)]
+    fn dot_bytes(sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: NEON is part of the architecture.
+        unsafe {
+            let (a, b) = (vreinterpretq_u8_s32(a), vreinterpretq_s8_s32(b));
+            let a_low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(a)));
+            let a_high = vreinterpretq_s16_u16(vmovl_high_u8(a));
+            let (b_low, b_high) = (vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b));
+            let low =
+                vpaddq_s32(vmull_s16(vget_low_s16(a_low), vget_low_s16(b_low)), vmull_high_s16(a_low, b_low));
+            let high = vpaddq_s32(
+                vmull_s16(vget_low_s16(a_high), vget_low_s16(b_high)),
+                vmull_high_s16(a_high, b_high),
+            );
+            vaddq_s32(sum, vpaddq_s32(low, high))
+        }
+    }
+
     impl Words for Neon {
         type W = Both;
+        const BYTES: bool = false;
 
         #[inline(always)]
         unsafe fn load_words(p: *const i32) -> Both {
@@ -326,6 +401,19 @@ mod arm {
         #[inline(always)]
         unsafe fn dot(sum: Both, a: Both, b: Both) -> Both {
             Both(dot(sum.0, a.0, b.0), dot(sum.1, a.1, b.1))
+        }
+        #[inline(always)]
+        unsafe fn dot_bytes(sum: Both, a: Both, b: Both) -> Both {
+            Both(dot_bytes(sum.0, a.0, b.0), dot_bytes(sum.1, a.1, b.1))
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(p: *mut i32, v: Both) {
+            // SAFETY: the caller owes memory at `p` for half a vector.
+            unsafe {
+                let p = p.cast::<i8>();
+                vst1_s8(p, vmovn_s16(halves(v.0)));
+                vst1_s8(p.add(8), vmovn_s16(halves(v.1)));
+            }
         }
         #[inline(always)]
         unsafe fn add_words(a: Both, b: Both) -> Both {

@@ -30,7 +30,6 @@ impl Lowering<'_> {
         let zero = self.zero_of(input(7))?;
         let range = range(self.fact(output).datatype, zero)?;
         let shape = &self.fact(output).shape;
-        let (images, channels, ..) = sizes(shape)?;
         let part = |lowering: &Self, at: usize| {
             let id = input(at)?;
             Some((id, lowering.zero_of(input(at + 2))?, lowering.scale_of(input(at + 1))?))
@@ -40,29 +39,42 @@ impl Lowering<'_> {
             std::mem::swap(&mut a, &mut b);
         }
         let other = &self.fact(b.0).shape;
-        let single = sizes(other) == Some((images, channels, 1, 1)) && other.len() == shape.len();
-        (self.fact(a.0).shape == *shape && (other == shape || single)).then_some(())?;
+        let kind = if shape.len() < 3 { Kind::Rows } else { Kind::Blocks };
+        if self.fact(a.0).shape != *shape || (other != shape && !is_one_pixel(other, shape)) {
+            return None;
+        }
         let lanes = self.kernels.lanes;
-        let (from_a, from_b) = (self.words(a.0, Kind::Blocks, a.1)?, self.words(b.0, Kind::Blocks, b.1)?);
+        let (from_a, from_b) = (self.words(a.0, kind, a.1)?, self.words(b.0, kind, b.1)?);
         (from_a.lanes == lanes && from_b.lanes == lanes).then_some(())?;
         let scales = [a.2, b.2, self.scale_of(input(6))?];
-        let to = self.new_words(output, Kind::Blocks)?;
-        let step = WordPairs { a: from_a, b: from_b, output: to, scales, range, pairwise };
+        let to = self.new_words(output, kind)?;
+        let flat = |map: Map| Words { map, kind, zero: Zero::Known(0), scale: 1.0, bytes: None }.flat();
+        let (from_a, from_b, flat_to) = (flat(from_a), flat(from_b), flat(to));
+        let step = WordPairs { a: from_a, b: from_b, output: flat_to, scales, range, pairwise };
         self.push(Step::Integer(Integer::Pairs(Box::new(step))));
-        self.set_integers(output, to, Kind::Blocks, zero)
+        self.set_integers(output, to, kind, zero)
     }
 
     pub(super) fn lookup(&mut self, node: &Node) -> Option<()> {
         let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
         let table = node.inputs.get(1).copied().flatten()?;
-        let words = self.form(x).words?;
-        let Zero::Known(before) = words.zero else { return None };
-        (words.kind == Kind::Blocks && words.map.lanes == self.kernels.lanes).then_some(())?;
+        let kind = match self.form(x).words {
+            Some(words) => words.kind,
+            None if self.fact(x).rank() < 3 => Kind::Rows,
+            None => Kind::Blocks,
+        };
+        let before = match self.form(x).words.map(|words| words.zero) {
+            Some(Zero::Known(before)) => before,
+            _ => 0,
+        };
+        let map = self.words(x, kind, before)?;
+        (map.lanes == self.kernels.lanes).then_some(())?;
         let zero = self.reader_zero(output);
         let table = self.table(table, before, zero)?;
-        let to = self.new_words(output, Kind::Blocks)?;
-        self.push(Step::Integer(Integer::Table { input: words.map, output: to, table }));
-        self.set_integers(output, to, Kind::Blocks, zero)
+        let to = self.new_words(output, kind)?;
+        let flat = |map: Map| Words { map, kind, zero: Zero::Known(0), scale: 1.0, bytes: None }.flat();
+        self.push(Step::Integer(Integer::Table { input: flat(map), output: flat(to), table }));
+        self.set_integers(output, to, kind, zero)
     }
 
     /// A maximum of quantised values is one of them; a mean over whole maps is a sum of integers.
@@ -96,7 +108,7 @@ impl Lowering<'_> {
             divisor: 0.0,
         };
         self.push(Step::Integer(Integer::Largest(Box::new(step))));
-        self.set_words(output, Words { map: to, ..words })
+        self.set_words(output, Words { map: to, bytes: None, ..words })
     }
 
     pub(super) fn word_reduce(&mut self, reduce: &Reduce, node: &Node) -> Option<()> {
@@ -145,6 +157,12 @@ impl Lowering<'_> {
             halo: Halo::default(),
             ..map
         };
-        self.set_words(output, Words { map, kind: Kind::Rows, ..words })
+        self.set_words(output, Words { map, kind: Kind::Rows, bytes: None, ..words })
     }
+}
+
+/// Whether a value of shape `other` has one number for each channel of `shape`.
+fn is_one_pixel(other: &[usize], shape: &[usize]) -> bool {
+    let (Some((images, channels, ..)), Some(found)) = (sizes(shape), sizes(other)) else { return false };
+    found == (images, channels, 1, 1) && other.len() == shape.len()
 }

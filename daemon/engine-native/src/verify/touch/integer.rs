@@ -2,7 +2,7 @@
 
 use super::{Touches, end, same};
 use crate::{
-    kernel::isa::Kernels,
+    kernel::{dot::UNROLLED, isa::Kernels},
     step::{
         Halo, Map, Operand,
         integer::{Bytes, Ending, Integer, Product, Requantise, WordDepthwise, WordPairs},
@@ -13,9 +13,9 @@ use crate::{
 const TABLE: usize = 128;
 
 impl Touches {
-    pub(super) fn integer(&mut self, step: &Integer, kernels: &Kernels) -> Option<()> {
+    pub(super) fn integer(&mut self, step: &Integer, kernels: &Kernels, constants: &[f32]) -> Option<()> {
         match step {
-            Integer::Product(step) => self.dot(step, kernels),
+            Integer::Product(step) => self.dot(step, kernels, constants),
             Integer::Depthwise(step) => self.word_depthwise(step, kernels),
             Integer::Quantise { from, to, .. } => self.halved(from, to),
             Integer::Dequantise { from, to, .. } => self.halved(to, from),
@@ -38,10 +38,12 @@ impl Touches {
                 self.at(*output, input.images.checked_mul(*channels)?);
                 Some(())
             }
-            Integer::Cover { input, rows, length, output, scale, zero } => {
+            Integer::Squeeze { from, to, .. } => self.squeeze(from, to),
+            Integer::Cover { input, rows, length, output, bytes, scale, zero } => {
                 let fits = output.images == 1 && output.rows == 1 && output.columns == *rows;
-                let whole = output.lanes == kernels.lanes && output.block == output.lanes;
-                (fits && whole && output.channels == length.div_ceil(2)).then_some(())?;
+                let (lanes, of_word) = if *bytes { (kernels.lanes / 2, 4) } else { (kernels.lanes, 2) };
+                let whole = output.lanes == lanes && output.block == lanes;
+                (fits && whole && output.channels == length.div_ceil(of_word)).then_some(())?;
                 self.at(*input, rows.checked_mul(*length)?);
                 self.map(output)?;
                 self.at(*scale, 1);
@@ -51,25 +53,12 @@ impl Touches {
         }
     }
 
-    fn dot(&mut self, p: &Product, kernels: &Kernels) -> Option<()> {
+    fn dot(&mut self, p: &Product, kernels: &Kernels, constants: &[f32]) -> Option<()> {
         let out = &p.output;
-        let (rows, columns) = p.taps;
-        let positive = p.channel_block > 0 && p.channels > 0 && rows > 0 && columns > 0 && out.columns > 0;
-        positive.then_some(())?;
-        let inner = p.channels.checked_mul(rows)?.checked_mul(columns)?;
-        self.buffer(
-            p.input,
-            0,
-            &[
-                (out.images, p.in_image),
-                (out.rows, p.in_row),
-                (out.columns, p.in_pixel),
-                (p.channels.div_ceil(p.channel_block), p.in_block),
-                (rows, p.tap_row),
-                (columns, p.tap_column),
-            ],
-            p.channel_block.min(p.channels),
-        );
+        (out.columns > 0).then_some(())?;
+        let reach = self.factors(p, kernels, constants)?;
+        let loops = [(out.images, p.in_image), (out.rows, p.in_row), (out.columns, p.in_pixel)];
+        self.buffer(p.input, 0, &loops, reach);
         let pair = kernels.lanes.checked_mul(2)?;
         let groups = match &p.ending {
             Ending::Quantise { how, table } => {
@@ -82,7 +71,7 @@ impl Touches {
                 }
                 out.blocks()
             }
-            Ending::Scale { scale, factors, summands, residual, .. } => {
+            Ending::Scale { scale, factors, zero, summands, residual, .. } => {
                 self.float_rows(out)?;
                 if let Some(residual) = residual {
                     same(residual, out, true)?;
@@ -97,13 +86,31 @@ impl Touches {
                 let floats = groups.checked_mul(pair)?;
                 self.constant(*factors, floats);
                 summands.iter().for_each(|summands| self.constant(*summands, floats));
+                if let Some((at, sums)) = zero {
+                    self.at(*at, 1);
+                    self.constant(*sums, floats);
+                }
                 groups
             }
         };
-        let floats = groups.checked_mul(pair)?;
-        self.constant(p.weights, floats.checked_mul(inner)?);
-        self.constant(p.bias, floats);
+        (p.groups.len() == groups).then_some(())?;
+        self.constant(p.bias, groups.checked_mul(pair)?);
         Some(())
+    }
+
+    /// The lists of offsets and factors of a product; returns how many words a pixel reaches.
+    fn factors(&mut self, p: &Product, kernels: &Kernels, constants: &[f32]) -> Option<usize> {
+        let mut reach = 0;
+        for group in &p.groups {
+            group.inner.is_multiple_of(UNROLLED).then_some(())?;
+            self.constant(group.offsets, group.inner);
+            self.constant(group.weights, group.inner.checked_mul(kernels.lanes)?.checked_mul(2)?);
+            let end = group.offsets.checked_add(group.inner)?;
+            // What lies outside the constants is refused for that.
+            let offsets = constants.get(group.offsets..end).unwrap_or_default();
+            reach = offsets.iter().map(|offset| offset.to_bits()).fold(reach, u32::max);
+        }
+        usize::try_from(reach).ok()?.checked_add(1)
     }
 
     fn requantise(&mut self, how: &Requantise, floats: usize) {
@@ -132,6 +139,16 @@ impl Touches {
             self.constant(table, TABLE);
         }
         Some(())
+    }
+
+    /// Maps of halves and of bytes, of the same size and with the same halo, pixels next to each other.
+    fn squeeze(&mut self, from: &Map, to: &Map) -> Option<()> {
+        let halves = from.lanes.div_ceil(2) == to.lanes && from.blocks() == to.blocks();
+        let next = from.pixel == from.lanes && to.pixel == to.lanes;
+        (halves && next && from.halo == to.halo && from.images == to.images).then_some(())?;
+        (from.rows == to.rows && from.columns == to.columns).then_some(())?;
+        self.map(from)?;
+        self.map(to)
     }
 
     /// Floats with one lane and words of the same size.
@@ -268,11 +285,12 @@ mod tests {
         match step {
             Integer::Product(p) => match kind % 9 {
                 0 => p.input.start += far,
-                1 => p.channels += far,
-                2 => p.channel_block = 0,
-                3 => p.taps.0 += far,
-                4 => p.taps.1 = 0,
-                5 => p.weights += far,
+                1 if p.output.columns > 1 => p.in_pixel += far,
+                1 => p.input.start += far,
+                2 => p.groups[0].inner += 1,
+                3 => p.groups[0].inner += 2 * far,
+                4 => p.groups.clear(),
+                5 => p.groups[0].weights += far,
                 6 => p.bias += far,
                 7 => damage_map(&mut p.output, kind / 9, far),
                 _ => match &mut p.ending {
@@ -331,7 +349,12 @@ mod tests {
                 1 => *channels += far,
                 _ => damage_map(input, kind / 3, far),
             },
-            Integer::Cover { input, rows, length, output, scale, zero } => match kind % 6 {
+            Integer::Squeeze { from, to, .. } => match kind % 3 {
+                0 => to.halo.left += 1,
+                1 => damage_map(from, kind / 3, far),
+                _ => damage_map(to, kind / 3, far),
+            },
+            Integer::Cover { input, rows, length, output, scale, zero, .. } => match kind % 6 {
                 0 => input.start += far,
                 1 => *rows += far,
                 2 => *length += far,
@@ -357,6 +380,7 @@ mod tests {
             "pairs",
             "largest",
             "mean",
+            "squeeze",
             "cover",
         ] {
             assert!(kinds.contains(&kind), "{kind} is not among {kinds:?}");
