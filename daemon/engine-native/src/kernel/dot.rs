@@ -112,6 +112,24 @@ struct Walk {
 }
 
 impl Walk {
+    /// The offsets of the next pixels.
+    #[inline(always)]
+    fn tile<const PIXELS: usize>(&mut self, pixel: usize, turn: usize, width: usize) -> [usize; PIXELS] {
+        let mut offsets = [self.at; PIXELS];
+        if self.column + PIXELS < width {
+            for (i, offset) in offsets.iter_mut().enumerate() {
+                *offset = self.at.wrapping_add(i.wrapping_mul(pixel));
+            }
+            self.at = self.at.wrapping_add(PIXELS.wrapping_mul(pixel));
+            self.column += PIXELS;
+        } else {
+            for offset in &mut offsets {
+                *offset = self.next(pixel, turn, width);
+            }
+        }
+        offsets
+    }
+
     /// The offset of the pixel that it is at; goes on to the next.
     #[inline(always)]
     fn next(&mut self, pixel: usize, turn: usize, width: usize) -> usize {
@@ -137,13 +155,11 @@ pub(crate) unsafe fn dots<S: Words, const PIXELS: usize, const BYTES: bool>(t: &
         let mut input = Walk { column: t.column, at: 0 };
         let mut output = input;
         for _ in 0..t.count {
-            let mut pixels = [t.input; PIXELS];
-            for pixel in &mut pixels {
-                *pixel = t.input.wrapping_add(input.next(t.in_pixel, in_turn, t.width));
-            }
+            let pixels =
+                input.tile::<PIXELS>(t.in_pixel, in_turn, t.width).map(|at| t.input.wrapping_add(at));
             let sums = sum_up::<S, PIXELS, BYTES>(t, &pixels);
-            for pair in &sums {
-                let at = output.next(t.out_pixel, out_turn, t.width);
+            let places = output.tile::<PIXELS>(t.out_pixel, out_turn, t.width);
+            for (pair, at) in sums.iter().zip(places) {
                 match &t.ending {
                     Ending::Quantise(ending) => {
                         S::store_words(t.output.wrapping_add(at), finished::<S>(*pair, ending));

@@ -9,7 +9,10 @@ use super::{
     depthwise::{self, Depthwise},
     dot::{self, Dots, DotsDepthwise},
     pool::{self, Pool, Whole},
-    quantised::{self, Channels, Cover, Maximum, Mean, Pairs, Squeeze},
+    quantised::{
+        convert::{self, Channels, Cover, Squeeze},
+        maps::{self, Maximum, Mean, Pairs},
+    },
     rows::{self, Normalise, Softmax},
     simd,
     winograd::{self, Input, Output},
@@ -170,13 +173,13 @@ macro_rules! instance {
                 // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
                 unsafe { dot::dots_depthwise::<S, K, COLUMNS>(p) }
             }
-            instance!(@entry [$($feature)?] quantise(Channels) = quantised::quantise);
-            instance!(@entry [$($feature)?] dequantise(Channels) = quantised::dequantise);
-            instance!(@entry [$($feature)?] cover(Cover) = quantised::cover);
-            instance!(@entry [$($feature)?] squeeze(Squeeze) = quantised::squeeze);
-            instance!(@entry [$($feature)?] pairs(Pairs) = quantised::pairs);
-            instance!(@entry [$($feature)?] largest(Maximum) = quantised::maximum);
-            instance!(@entry [$($feature)?] mean(Mean) = quantised::mean);
+            instance!(@entry [$($feature)?] quantise(Channels) = convert::quantise);
+            instance!(@entry [$($feature)?] dequantise(Channels) = convert::dequantise);
+            instance!(@entry [$($feature)?] cover(Cover) = convert::cover);
+            instance!(@entry [$($feature)?] squeeze(Squeeze) = convert::squeeze);
+            instance!(@entry [$($feature)?] pairs(Pairs) = maps::pairs);
+            instance!(@entry [$($feature)?] largest(Maximum) = maps::maximum);
+            instance!(@entry [$($feature)?] mean(Mean) = maps::mean);
             instance!(@entry [$($feature)?] maximum(Pool) = pool::maximum);
             instance!(@entry [$($feature)?] average(Pool) = pool::average);
             instance!(@entry [$($feature)?] whole(Whole) = pool::whole);

@@ -3,8 +3,10 @@
 //! An 8-bit value lives as a map of words, two channels each, less its zero point ([`crate::step::integer`]). What
 //! dequantises it costs nothing until somebody asks for the floats: the float value only remembers words and scale.
 
+mod convolution;
 mod elements;
-mod products;
+mod matmul;
+mod weights;
 
 use agentd_plan::{Node, Op, ValueId, op::quantize::Granularity};
 use agentd_types::Datatype;
@@ -14,6 +16,9 @@ use crate::step::{
     At, Halo, Map, Step,
     integer::{Bytes, Integer},
 };
+
+/// Words of factors of bytes for each word of the input below which they take less than twice as many words of halves.
+const SHARE: f32 = 1.3;
 
 /// How words are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
