@@ -1,6 +1,6 @@
 //! Weights in the order in which the kernels read them.
 
-use crate::kernel::{dot::UNROLLED, isa::Kernels};
+use crate::kernel::{dot::UNROLLED, isa::Kernels, simd::MAX_LANES};
 
 /// Groups of blocks of output channels that are computed together, `(first, count)`, covering `0..blocks`.
 ///
@@ -123,21 +123,33 @@ pub(crate) struct Products<'a, F> {
     pub(crate) factor: F,
 }
 
+/// The factors of one word for two vectors of channels.
+type Part<const PARTS: usize> = [[i32; PARTS]; 2 * MAX_LANES];
+
+/// Words of factors from which [`Products::share`] takes only some.
+const SAMPLE: usize = 256;
+
 impl<F: Fn(usize, usize, usize) -> i32> Products<'_, F> {
     /// The factors of one word for a group of channels.
-    fn of_word<const PARTS: usize>(&self, first: usize, word: usize) -> Vec<[i32; PARTS]> {
-        let channel = |at| {
+    fn of_word<const PARTS: usize>(&self, first: usize, word: usize) -> Part<PARTS> {
+        let mut factors = [[0; PARTS]; 2 * MAX_LANES];
+        for (at, factors) in factors.iter_mut().enumerate().take(2 * self.lanes) {
             let column = first + place_in_pair(at, self.lanes, self.interleaved);
-            let known = column < self.columns;
-            std::array::from_fn(|part| if known { (self.factor)(word, part, column) } else { 0 })
-        };
-        (0..2 * self.lanes).map(channel).collect()
+            if column < self.columns {
+                *factors = std::array::from_fn(|part| (self.factor)(word, part, column));
+            }
+        }
+        factors
     }
 
     fn groups(&self, mut add: impl FnMut(usize, usize, &mut Group)) -> Vec<Group> {
         let mut groups = Vec::new();
         for first in (0..self.columns).step_by(2 * self.lanes) {
-            let mut group = Group { offsets: Vec::new(), weights: Vec::new() };
+            let words = self.offsets.len();
+            let mut group = Group {
+                offsets: Vec::with_capacity(words + UNROLLED),
+                weights: Vec::with_capacity((words + UNROLLED) * 2 * self.lanes),
+            };
             for word in 0..self.offsets.len() {
                 add(first, word, &mut group);
             }
@@ -155,7 +167,8 @@ impl<F: Fn(usize, usize, usize) -> i32> Products<'_, F> {
             let factors = self.of_word::<2>(first, at);
             if factors.iter().any(|factors| *factors != [0; 2]) {
                 group.offsets.push(f32::from_bits(self.offsets.get(at).copied().unwrap_or(0)));
-                group.weights.extend(factors.into_iter().map(|[even, odd]| word(even, odd)));
+                let words = factors.into_iter().take(2 * self.lanes);
+                group.weights.extend(words.map(|[even, odd]| word(even, odd)));
             }
         })
     }
@@ -167,19 +180,20 @@ impl<F: Fn(usize, usize, usize) -> i32> Products<'_, F> {
             let mut left = self.of_word::<4>(first, at);
             while left.iter().any(|factors| *factors != [0; 4]) {
                 group.offsets.push(f32::from_bits(self.offsets.get(at).copied().unwrap_or(0)));
-                for factors in &mut left {
+                for factors in left.iter_mut().take(2 * self.lanes) {
                     group.weights.push(bytes(taken(factors)));
                 }
             }
         })
     }
 
-    /// How many words of factors [`Products::bytes`] gives for each word, on average.
+    /// How many words of factors [`Products::bytes`] gives for each word, about.
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^24")]
     pub(crate) fn share(&self) -> f32 {
         let (mut all, mut words) = (0_usize, 0_usize);
         for first in (0..self.columns).step_by(2 * self.lanes) {
-            for at in 0..self.offsets.len() {
+            let step = (self.offsets.len() / SAMPLE).max(1);
+            for at in (0..self.offsets.len()).step_by(step) {
                 let mut left = self.of_word::<4>(first, at);
                 if left.iter().all(|factors| *factors == [0; 4]) {
                     continue;

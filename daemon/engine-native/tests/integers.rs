@@ -16,7 +16,7 @@ use agentd_engine_native::{Isa, Model, Options};
 use agentd_plan::{
     Array, Builder, Fact, Graph, Numerics, Op, ValueId,
     op::{
-        Binary, Dequantize, DynamicQuantize, Lookup, Pool, Quantize, QuantizedBinary, QuantizedConv,
+        Binary, Concat, Dequantize, DynamicQuantize, Lookup, Pool, Quantize, QuantizedBinary, QuantizedConv,
         QuantizedMatMul, Reduce, Reshape, ScaledMatMul, Unary, Window, pool::PoolKind, quantize::Granularity,
         reduce::ReduceKind,
     },
@@ -313,6 +313,24 @@ proptest! {
         let product = net.node(QuantizedMatMul, &inputs);
         let real = net.floats([product, scale, zero]);
         check(net.finish(&[product, real]), seed, 0.0);
+    }
+
+    #[test]
+    fn parts_joined_along_the_channels(
+        (from, to) in (eights(), eights()),
+        (images, blocks, last) in (1_usize..3, 1_usize..3, 1_usize..40),
+        (rows, width, columns, seed) in (1_usize..9, 1_usize..9, 1_usize..40, any::<u64>()),
+    ) {
+        let mut net = Net::new(seed);
+        let a = net.bytes(from, &[images, blocks * 32, rows, width]);
+        let b = net.conv(a, last, Window::new([1, 1]), 1, to);
+        let table = net.eight(to, &[256]);
+        let table = net.constant(table);
+        let a = net.node(Lookup, &[Some(a[0]), Some(table)]);
+        let joined = net.node(Concat { axis: 1 }, &[Some(a), Some(b[0])]);
+        let window = Window { pads_begin: vec![1, 1], pads_end: vec![1, 1], ..Window::new([3, 3]) };
+        let y = net.conv([joined, b[1], b[2]], columns, window, 1, from);
+        check(net.finish(&[joined, y[0]]), seed, 0.0);
     }
 
     #[test]

@@ -9,9 +9,9 @@
 use agentd_plan::{
     Array, Builder, Fact, Graph, Numerics, Op, ValueId, fuse,
     op::{
-        BatchNorm, Binary, Cast, Conv, Dequantize, DynamicQuantize, IntegerMatMul, MatMul, Pad, Quantize,
-        Reduce, Reshape, Softmax, Transpose, Unary, Window, movement::PadMode, quantize::Granularity,
-        reduce::ReduceKind,
+        BatchNorm, Binary, Cast, Concat, Conv, Dequantize, DynamicQuantize, IntegerMatMul, MatMul, Pad,
+        Quantize, Reduce, Reshape, Softmax, Transpose, Unary, Window, movement::PadMode,
+        quantize::Granularity, reduce::ReduceKind,
     },
 };
 use agentd_types::Datatype;
@@ -279,6 +279,18 @@ fn two_quantised_values_make_a_quantised_one() {
     });
     assert_eq!(names.iter().filter(|name| **name == "QuantizedBinary").count(), 1);
     assert!(!names.contains(&"Binary"));
+}
+
+#[test]
+fn quantised_values_are_joined_without_floats() {
+    let names = check(&[1, 32, 2, 2], 0.0, |net, x| {
+        let (a, b, c) =
+            (through_bytes(net, x, 0.01), through_bytes(net, x, 0.02), through_bytes(net, x, 0.03));
+        let joined = net.node(Concat { axis: 1 }, &[a, b, c]);
+        through_bytes(net, joined, 0.02)
+    });
+    let count = |name| names.iter().filter(|found| **found == name).count();
+    assert_eq!((count("Quantize"), count("Lookup"), count("Concat"), count("Dequantize")), (3, 2, 1, 1));
 }
 
 #[test]

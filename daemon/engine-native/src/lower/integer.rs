@@ -20,6 +20,9 @@ use crate::step::{
 /// Words of factors of bytes for each word of the input below which they take less than twice as many words of halves.
 const SHARE: f32 = 1.3;
 
+/// Nodes that only move a value, one after the other, that are looked through.
+const MOST_READERS: usize = 8;
+
 /// How words are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -109,6 +112,7 @@ impl Lowering<'_> {
             Op::Pool(op) => self.word_pool(op, node),
             Op::Reduce(op) => self.word_reduce(op, node),
             Op::Reshape(_) => self.word_reshape(node),
+            Op::Concat(op) if op.axis == 1 => self.word_concat(node),
             _ => None,
         }
     }
@@ -135,16 +139,25 @@ impl Lowering<'_> {
 
     /// The zero point by which the first reader of a value takes it; 0 where nobody says.
     fn reader_zero(&self, id: ValueId) -> i16 {
+        self.zero_asked(id, MOST_READERS).unwrap_or(0)
+    }
+
+    /// The zero point that a reader of a value, or of what only moves it, asks for.
+    fn zero_asked(&self, id: ValueId, left: usize) -> Option<i16> {
+        let left = left.checked_sub(1)?;
         let zero = |node: &Node| {
             let at = node.inputs.iter().position(|input| *input == Some(id))?;
             match &node.op {
+                Op::Concat(_) | Op::Pool(_) | Op::Reshape(_) => {
+                    return self.zero_asked(*node.outputs.first()?, left);
+                }
                 Op::Dequantize(_) | Op::QuantizedConv(_) if at == 0 => {}
                 Op::QuantizedMatMul(_) | Op::QuantizedBinary(_) if at == 0 || at == 3 => {}
                 _ => return None,
             }
             self.zero_of(node.inputs.get(at + 2).copied().flatten())
         };
-        self.graph.nodes().iter().find_map(zero).unwrap_or(0)
+        self.graph.nodes().iter().find_map(zero)
     }
 
     /// A map of words in a buffer of its own.

@@ -5,8 +5,8 @@ use crate::{
     array::Array,
     error::PlanError,
     op::{
-        Binary, Inputs, Lookup, Op, QuantizedBinary, QuantizedConv, QuantizedMatMul, Unary,
-        quantize::Granularity, reduce::limits,
+        Binary, Concat, Dequantize, Inputs, Lookup, Op, Quantize, QuantizedBinary, QuantizedConv,
+        QuantizedMatMul, Unary, quantize::Granularity, reduce::limits,
     },
 };
 
@@ -14,7 +14,10 @@ use crate::{
 pub(super) fn fuse(edit: &mut Edit) -> Result<(), PlanError> {
     for at in 0..edit.len() {
         let rewrite = match table(edit, at) {
-            None => quantised(edit, at)?,
+            None => match join(edit, at)? {
+                None => quantised(edit, at)?,
+                some => some,
+            },
             some => some,
         };
         if let Some((op, inputs)) = rewrite {
@@ -257,6 +260,66 @@ fn table(edit: &mut Edit, at: usize) -> Option<Rewrite> {
     (edit.shape(source) == edit.shape(output)).then_some(())?;
     let table = edit.add(table);
     Some((Lookup.into(), vec![Some(source), Some(table)]))
+}
+
+/// Channels that every back end has whole blocks of.
+const BLOCK: usize = 32;
+
+/// Quantising dequantised values joined along the channels: they are joined as they are, or after a table where they
+/// have another scale or zero point.
+fn join(edit: &mut Edit, at: usize) -> Result<Option<Rewrite>, PlanError> {
+    let Some((quantize, concat, parts, [scale, zero])) = joined(edit, at) else { return Ok(None) };
+    let origin = edit.node(at).map_or_else(String::new, |node| node.origin.clone());
+    let mut inputs = Vec::with_capacity(parts.len());
+    for [x, scale_x, zero_x] in parts {
+        let Some(x) = x else { return Ok(None) };
+        let number = |value: Option<usize>| value.and_then(|value| edit.number(value));
+        let datatype = edit.fact(x).map(|fact| fact.datatype);
+        let same = number(scale_x) == number(Some(scale))
+            && number(zero_x) == number(Some(zero))
+            && datatype == Some(quantize.to);
+        if same {
+            inputs.push(Some(x));
+            continue;
+        }
+        let scalar = |value: usize| edit.constant(value).and_then(|array| array.reshaped([]).ok());
+        let parameters = (scale_x.and_then(scalar), zero_x.and_then(scalar), scalar(scale), scalar(zero));
+        let (Some(scale_x), Some(zero_x), Some(scale), Some(zero)) = parameters else { return Ok(None) };
+        let Some(bytes) = datatype.and_then(all_bytes) else { return Ok(None) };
+        let real = Op::from(Dequantize { granularity: Granularity::Tensor });
+        let real = real.run(&Inputs::new([Some(&bytes), Some(&scale_x), Some(&zero_x)]))?;
+        let table = Op::from(quantize).run(&Inputs::new([real.first(), Some(&scale), Some(&zero)]))?;
+        let Some(table) = table.into_iter().next() else { return Ok(None) };
+        let table = edit.add(table);
+        inputs.push(Some(edit.insert(Lookup, vec![Some(x), Some(table)], &origin)?));
+    }
+    Ok(Some((concat.into(), inputs)))
+}
+
+/// How values are quantised, how they are joined before, what they are dequantised from, and the scale and zero point.
+type Joined = (Quantize, Concat, Vec<[Option<usize>; 3]>, [usize; 2]);
+
+/// What [`join`] is about, when the node at `at` is such a one.
+fn joined(edit: &Edit, at: usize) -> Option<Joined> {
+    let node = edit.node(at)?;
+    let Op::Quantize(quantize) = &node.op else { return None };
+    let (x, scale, zero) = (node.input(0)?, node.input(1)?, node.input(2)?);
+    let (_, before) = edit.maker(x)?;
+    let Op::Concat(concat) = &before.op else { return None };
+    let eight = quantize.to.size() == Some(1) && quantize.granularity == Granularity::Tensor;
+    (eight && concat.axis == 1 && edit.is_only_for(x, at)).then_some(())?;
+    edit.number(scale)?;
+    edit.number(zero)?;
+    let mut parts = Vec::with_capacity(before.inputs.len());
+    for (place, input) in before.inputs.iter().enumerate() {
+        let (granularity, part) = source(edit, (*input)?)?;
+        let known = part.iter().skip(1).all(|value| value.is_some_and(|value| edit.number(value).is_some()));
+        let last = place + 1 == before.inputs.len();
+        let whole = edit.shape(part.first().copied()??).get(1)?.is_multiple_of(BLOCK);
+        (granularity == Granularity::Tensor && known && (whole || last)).then_some(())?;
+        parts.push(part);
+    }
+    Some((*quantize, *concat, parts, [scale, zero]))
 }
 
 /// A table goes into the convolution before it.

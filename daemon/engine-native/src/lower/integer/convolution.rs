@@ -140,10 +140,13 @@ impl Lowering<'_> {
     ) -> Option<Integer> {
         let taps = plane.taps.0 * plane.taps.1;
         let (per_in, per_out) = (channels / groups.max(1), (weights.columns / groups.max(1)).max(1));
+        // The first channel that each output channel reads.
+        let bases: Vec<usize> = (0..weights.columns).map(|column| column / per_out * per_in).collect();
         let factor = |places: &[Place], i: usize, part: usize, column: usize| {
             let (channel, tap) = places.get(i).copied().unwrap_or_default();
             // Words that none of a group's channels read are left out when they are packed.
-            let channel = (channel + part).wrapping_sub(column / per_out * per_in);
+            let base = bases.get(column).copied().unwrap_or(0);
+            let channel = (channel + part).wrapping_sub(base);
             if channel < per_in { weights.get(column, channel * taps + tap) } else { 0 }
         };
         let (lanes, columns) = (self.kernels.lanes, weights.columns);

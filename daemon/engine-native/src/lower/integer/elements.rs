@@ -5,7 +5,7 @@ use agentd_plan::{
     op::{Binary, Pool, Reduce, pool::PoolKind, reduce::ReduceKind},
 };
 
-use super::{Kind, Lowering, Words, Zero, range};
+use super::{Kind, Lowering, Words, Zero, limits, range};
 use crate::{
     kernel::activation::Pairwise,
     lower::{convolution::plane, sizes},
@@ -109,6 +109,32 @@ impl Lowering<'_> {
         };
         self.push(Step::Integer(Integer::Largest(Box::new(step))));
         self.set_words(output, Words { map: to, bytes: None, ..words })
+    }
+
+    /// Quantised values joined along whole blocks of channels.
+    pub(super) fn word_concat(&mut self, node: &Node) -> Option<()> {
+        let output = *node.outputs.first()?;
+        limits(self.fact(output).datatype)?;
+        let pair = 2 * self.kernels.lanes;
+        let (zero, mut first, mut parts) = (self.reader_zero(output), 0, Vec::new());
+        for id in &node.inputs {
+            let (_, channels, ..) = sizes(&self.fact((*id)?).shape)?;
+            (first % pair == 0).then_some(())?;
+            parts.push(((*id)?, first));
+            first += channels;
+        }
+        let mut maps = Vec::new();
+        for (id, first) in parts {
+            let map = self.words(id, Kind::Blocks, zero)?;
+            (map.lanes == self.kernels.lanes).then_some(())?;
+            maps.push((map, first));
+        }
+        let whole = self.new_words(output, Kind::Blocks)?;
+        for (from, first) in maps {
+            let at = whole.at.plus(first / pair * whole.block);
+            self.push(Step::Reorder { from, to: Map { at, channels: from.channels, ..whole } });
+        }
+        self.set_integers(output, whole, Kind::Blocks, zero)
     }
 
     pub(super) fn word_reduce(&mut self, reduce: &Reduce, node: &Node) -> Option<()> {

@@ -121,8 +121,7 @@ impl Lowering<'_> {
     fn suits_bytes(&self, node: &Node) -> bool {
         let input = |at: usize| node.inputs.get(at).copied().flatten();
         let Some(weights) = input(1).and_then(|b| self.factors(b, input(3), false)) else { return false };
-        let words = weights.items.len() / weights.columns.max(1);
-        let offsets = vec![0; words.div_ceil(4)];
+        let offsets = vec![0; weights.inner.div_ceil(4)];
         let products = pack::Products {
             offsets: &offsets,
             columns: weights.columns,

@@ -1,58 +1,69 @@
 //! Weights, biases and scales of products of integers.
 
-use agentd_plan::{Node, ValueId};
+use agentd_plan::{Array, Node, ValueId};
+use agentd_types::Datatype;
 
-use super::{Lowering, limits};
+use super::Lowering;
 use crate::{
     pack,
     step::integer::{Factors, Requantise},
 };
 
-/// Weights less their zero points, `[columns][rest]` or `[rest][columns]`.
+/// Weights less their zero points, `[columns][inner]` or `[inner][columns]`.
 pub(super) struct Weights {
-    pub(super) items: Vec<i32>,
+    items: Vec<i16>,
     pub(super) columns: usize,
+    /// Factors of a column.
+    pub(super) inner: usize,
     /// Whether a column's factors follow each other.
     by_column: bool,
 }
 
 impl Weights {
     pub(super) fn get(&self, column: usize, place: usize) -> i32 {
-        let inner = self.items.len() / self.columns.max(1);
-        let at = if self.by_column { column * inner + place } else { place * self.columns + column };
-        if place < inner { self.items.get(at).copied().unwrap_or(0) } else { 0 }
+        let at = if self.by_column { column * self.inner + place } else { place * self.columns + column };
+        if place < self.inner { self.items.get(at).copied().map_or(0, i32::from) } else { 0 }
     }
 
     /// The sum of a column.
     pub(super) fn sum(&self, column: usize) -> i32 {
-        let inner = self.items.len() / self.columns.max(1);
-        (0..inner).fold(0, |sum: i32, place| sum.wrapping_add(self.get(column, place)))
+        (0..self.inner).fold(0, |sum: i32, place| sum.wrapping_add(self.get(column, place)))
+    }
+
+    /// The sum of a column's magnitudes.
+    fn magnitude(&self, column: usize) -> u64 {
+        (0..self.inner).map(|place| u64::from(self.get(column, place).unsigned_abs())).sum()
     }
 }
 
 impl Lowering<'_> {
     /// Constant 8-bit weights less their zero points, which are one or one a column.
-    #[expect(clippy::cast_possible_truncation, reason = "8-bit integers")]
     pub(in crate::lower::integer) fn factors(
         &self,
         w: ValueId,
         zero: Option<ValueId>,
         by_column: bool,
     ) -> Option<Weights> {
-        limits(self.fact(w).datatype)?;
         let array = self.graph.value(w).constant.as_ref()?;
         let zeros = match zero {
-            Some(id) => self.graph.value(id).constant.as_ref()?.reals().ok()?,
-            None => vec![0.0],
+            Some(id) => eights(self.graph.value(id).constant.as_ref()?)?,
+            None => vec![0],
         };
+        let mut items = eights(array)?;
         let columns = *if by_column { array.shape().first()? } else { array.shape().last()? };
-        let inner = array.len() / columns.max(1);
-        let column = |at: usize| if by_column { at / inner.max(1) } else { at % columns.max(1) };
-        let items = array.reals().ok()?.into_iter().enumerate().map(|(at, item)| {
-            let zero = zeros.get(if zeros.len() == 1 { 0 } else { column(at) }).copied().unwrap_or(0.0);
-            (item - zero) as i32
-        });
-        Some(Weights { items: items.collect(), columns, by_column })
+        let inner = items.len().checked_div(columns)?;
+        (inner > 0 && [1, columns].contains(&zeros.len())).then_some(())?;
+        let zero = |column: usize| zeros.get(if zeros.len() == 1 { 0 } else { column }).copied().unwrap_or(0);
+        if by_column {
+            for (column, items) in items.chunks_mut(inner).enumerate() {
+                items.iter_mut().for_each(|item| *item -= zero(column));
+            }
+        } else {
+            for items in items.chunks_mut(columns) {
+                items.iter_mut().enumerate().for_each(|(column, item)| *item -= zero(column));
+            }
+        }
+        Some(Weights { items, columns, inner, by_column })
     }
 
     /// The bias of integer sums, if no sum of `factors` with 8-bit numbers and the bias can leave 32 bits.
@@ -70,16 +81,10 @@ impl Lowering<'_> {
             }
             None => vec![0; columns],
         };
-        let mut most: Vec<u64> = bias.iter().map(|bias| u64::from(bias.unsigned_abs())).collect();
-        (most.len() == columns).then_some(())?;
-        let inner = factors.items.len() / columns.max(1);
-        for (at, item) in factors.items.iter().enumerate() {
-            let column = if factors.by_column { at / inner.max(1) } else { at % columns.max(1) };
-            if let Some(most) = most.get_mut(column) {
-                *most += 255 * u64::from(item.unsigned_abs());
-            }
-        }
-        most.iter().all(|most| *most < 1 << 31).then_some(bias)
+        (bias.len() == columns).then_some(())?;
+        let most =
+            |(column, bias): (usize, &i32)| u64::from(bias.unsigned_abs()) + 255 * factors.magnitude(column);
+        bias.iter().enumerate().map(most).all(|most| most < 1 << 31).then_some(bias)
     }
 
     /// Integers among the constants, in the order of packed words.
@@ -132,5 +137,14 @@ impl Lowering<'_> {
             (factor - f64::from(factor as f32)) as f32
         });
         Some(Requantise { factors: self.constants(&near), rests: self.constants(&rests), range })
+    }
+}
+
+/// 8-bit integers.
+fn eights(array: &Array) -> Option<Vec<i16>> {
+    match array.datatype() {
+        Datatype::Int8 => Some(array.items::<i8>()?.iter().map(|item| i16::from(*item)).collect()),
+        Datatype::Uint8 => Some(array.items::<u8>()?.iter().map(|item| i16::from(*item)).collect()),
+        _ => None,
     }
 }
