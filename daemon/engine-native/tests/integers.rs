@@ -236,6 +236,11 @@ proptest! {
         let table = net.eight(to, &[256]);
         let table = net.constant(table);
         let looked = net.node(Lookup, &[Some(sum[0]), Some(table)]);
+        let given = net.eight(from, &[1, channels, 1, 1]);
+        let given = [net.constant(given), net.scale(&[], 0.1), net.zero(from, &[])];
+        let (factor, none) = (net.scale(&[], 0.5), net.zero(from, &[]));
+        let inputs = [a[0], a[1], a[2], given[0], given[1], given[2], factor, none].map(Some);
+        let shifted = net.node(QuantizedBinary { function: Binary::Add }, &inputs);
         let c = net.conv([looked, scale, zero], 5, Window::new([1, 1]), 1, to);
         // An excitation: the mean of each channel, quantised, scales the map.
         let real = net.floats(sum);
@@ -245,7 +250,11 @@ proptest! {
         let inputs = [q[0], q[1], q[2], sum[0], sum[1], sum[2], scale, zero].map(Some);
         let scaled = net.node(QuantizedBinary { function: Binary::Mul }, &inputs);
         prop_assume!(function != Binary::Sub || rows * width > 1);
-        check(net.finish(&[c[0], scaled]), seed, 0.0);
+        if images == 1 {
+            check(net.finish(&[c[0], scaled, shifted]), seed, 0.0);
+        } else {
+            check(net.finish(&[c[0], scaled]), seed, 0.0);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use agentd_types::Datatype;
 
 use super::{Lowering, sizes};
 use crate::step::{
-    At, Halo, Map, Step,
+    At, Axis, Copy, Halo, Map, Operand, Step,
     integer::{Bytes, Integer},
 };
 
@@ -222,8 +222,10 @@ impl Lowering<'_> {
             self.set_words(id, Words { map: to, bytes: None, ..words })?;
             return Some(to);
         }
-        let known = limits(self.fact(id).datatype).is_some() && self.graph.value(id).constant.is_none();
-        known.then_some(())?;
+        limits(self.fact(id).datatype)?;
+        if self.graph.value(id).constant.is_some() {
+            return self.constant_words(id, kind, zero);
+        }
         word_sizes(&self.fact(id).shape, kind)?;
         let plain = self.plain(id);
         let to = self.new_words(id, kind)?;
@@ -233,6 +235,34 @@ impl Lowering<'_> {
             self.set_integers(id, to, kind, zero)?;
         }
         Some(to)
+    }
+
+    /// A constant as words, copied from the constants into a buffer.
+    fn constant_words(&mut self, id: ValueId, kind: Kind, zero: i16) -> Option<Map> {
+        let array = self.graph.value(id).constant.as_ref()?;
+        let (items, shape) = (weights::eights(array)?, array.shape());
+        let (images, channels, rows, columns) = word_sizes(shape, kind)?;
+        let map = self.word_map(shape, kind, Halo::default(), false)?;
+        let mut words = vec![0_u32; images.checked_mul(map.image)?];
+        for (at, item) in items.into_iter().enumerate() {
+            let (x, rest) = (at % columns, at / columns);
+            let (y, rest) = (rest % rows, rest / rows);
+            let (channel, image) = (rest % channels, rest / channels);
+            let (image, channel, y, x) = match kind {
+                Kind::Blocks => (image, channel, y, x),
+                Kind::Rows => (0, at % channels, 0, at / channels),
+            };
+            let (word, half) = (channel / 2, channel % 2);
+            let block = word / map.lanes * map.block + word % map.lanes;
+            let place = image * map.image + block + y * map.row + x * map.pixel;
+            *words.get_mut(place)? |= u32::from((item - zero).cast_unsigned()) << (16 * half);
+        }
+        let words: Vec<f32> = words.into_iter().map(f32::from_bits).collect();
+        let axes = vec![Axis { count: words.len(), a: 1, b: 0, out: 1 }];
+        let from = Operand::Constant(self.constants(&words));
+        self.push(Step::Copy(Box::new(Copy { from, to: map.at, axes })));
+        self.set_integers(id, map, kind, zero)?;
+        Some(map)
     }
 
     /// The bytes of a value in plain form.

@@ -141,7 +141,7 @@ impl Lowering<'_> {
 }
 
 /// 8-bit integers.
-fn eights(array: &Array) -> Option<Vec<i16>> {
+pub(super) fn eights(array: &Array) -> Option<Vec<i16>> {
     match array.datatype() {
         Datatype::Int8 => Some(array.items::<i8>()?.iter().map(|item| i16::from(*item)).collect()),
         Datatype::Uint8 => Some(array.items::<u8>()?.iter().map(|item| i16::from(*item)).collect()),
