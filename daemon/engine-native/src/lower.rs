@@ -255,6 +255,9 @@ impl<'a> Lowering<'a> {
         if !self.is_f32(id) {
             return None;
         }
+        if let Some(map) = self.map_of_words(id) {
+            return Some(map);
+        }
         let from = plain_map(At { buffer: BufferId(0), start: 0 }, &self.fact(id).shape, Halo::default())?;
         let plain = self.plain(id);
         let to = self.free_map(id)?;

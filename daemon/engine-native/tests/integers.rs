@@ -343,6 +343,30 @@ proptest! {
     }
 
     #[test]
+    fn floats_between_are_blocks(
+        (from, to) in (eights(), eights()),
+        (images, channels, columns) in (1_usize..3, 1_usize..40, 1_usize..40),
+        (rows, width, seed) in (1_usize..6, 1_usize..6, any::<u64>()),
+    ) {
+        let mut net = Net::new(seed);
+        let x = net.bytes(from, &[images, channels, 2 * rows, 2 * width]);
+        let a = net.conv(x, columns, Window::new([1, 1]), 1, to);
+        let real = net.floats(a);
+        // A mean of four is exact in single precision.
+        let pool = Pool {
+            kind: PoolKind::Average { count_padding: false },
+            window: Window { strides: vec![2, 2], ..Window::new([2, 2]) },
+            output: vec![rows, width],
+            indices: None,
+        };
+        let mean = net.node(pool, &[Some(real)]);
+        let q = net.quantize(mean, from, 0.05);
+        let window = Window { pads_begin: vec![1, 1], pads_end: vec![1, 1], ..Window::new([3, 3]) };
+        let y = net.conv(q, channels, window, 1, to);
+        check(net.finish(&[q[0], y[0]]), seed, 0.0);
+    }
+
+    #[test]
     fn rows_by_themselves(
         (from, to) in (eights(), eights()),
         (rows, columns) in (1_usize..6, 1_usize..70),

@@ -25,11 +25,20 @@ impl Run<'_> {
             Integer::Product(step) => self.dot(step),
             Integer::Depthwise(step) => self.word_depthwise(step),
             Integer::Quantise { from, to, scale, range } => {
-                self.channels(from, to, *scale, *range, self.kernels.quantise);
+                if from.lanes > 1 {
+                    self.blocks(from, to, *scale, *range, self.kernels.quantise_blocks);
+                } else {
+                    self.channels(from, to, *scale, *range, self.kernels.quantise);
+                }
                 self.zero_halo(to);
             }
             Integer::Dequantise { from, to, scale } => {
-                self.channels(to, from, *scale, (0.0, 0.0), self.kernels.dequantise);
+                if to.lanes > 1 {
+                    self.blocks(to, from, *scale, (0.0, 0.0), self.kernels.dequantise_blocks);
+                } else {
+                    self.channels(to, from, *scale, (0.0, 0.0), self.kernels.dequantise);
+                }
+                self.zero_halo(to);
             }
             Integer::Widen { from, to } => self.widen(from, to),
             Integer::Narrow { from, to } => self.narrow(from, to),

@@ -10,7 +10,7 @@ use super::{
     dot::{self, Dots, DotsDepthwise},
     pool::{self, Pool, Whole},
     quantised::{
-        convert::{self, Channels, Cover, Squeeze},
+        convert::{self, Blocks, Channels, Cover, Squeeze},
         maps::{self, Maximum, Mean, Pairs},
     },
     rows::{self, Normalise, Softmax},
@@ -50,6 +50,8 @@ pub(crate) struct Kernels {
     pub(crate) separate: Kernel<Interleave>,
     pub(crate) quantise: Kernel<Channels>,
     pub(crate) dequantise: Kernel<Channels>,
+    pub(crate) quantise_blocks: Kernel<Blocks>,
+    pub(crate) dequantise_blocks: Kernel<Blocks>,
     pub(crate) cover: Kernel<Cover>,
     pub(crate) squeeze: Kernel<Squeeze>,
     pub(crate) pairs: Kernel<Pairs>,
@@ -175,6 +177,8 @@ macro_rules! instance {
             }
             instance!(@entry [$($feature)?] quantise(Channels) = convert::quantise);
             instance!(@entry [$($feature)?] dequantise(Channels) = convert::dequantise);
+            instance!(@entry [$($feature)?] quantise_blocks(Blocks) = convert::quantise_blocks);
+            instance!(@entry [$($feature)?] dequantise_blocks(Blocks) = convert::dequantise_blocks);
             instance!(@entry [$($feature)?] cover(Cover) = convert::cover);
             instance!(@entry [$($feature)?] squeeze(Squeeze) = convert::squeeze);
             instance!(@entry [$($feature)?] pairs(Pairs) = maps::pairs);
@@ -223,7 +227,7 @@ macro_rules! instance {
                 dots: choose_dots,
                 dots_depthwise: choose_dots_depthwise,
                 maximum, average, whole, transform, restore, softmax, normalise, map, combine, vector,
-                interleave, separate, quantise, dequantise, cover, squeeze, pairs, largest, mean,
+                interleave, separate, quantise, dequantise, quantise_blocks, dequantise_blocks, cover, squeeze, pairs, largest, mean,
             };
         }
     };

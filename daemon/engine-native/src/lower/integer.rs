@@ -323,6 +323,16 @@ impl Lowering<'_> {
         }
     }
 
+    /// The blocks of floats of a value that is words, where its words are blocks too.
+    pub(super) fn map_of_words(&mut self, id: ValueId) -> Option<Map> {
+        let words = self.form(id).words.filter(|words| words.kind == Kind::Blocks)?;
+        (words.map.lanes == self.kernels.lanes && self.form(id).plain.is_none()).then_some(())?;
+        let to = self.free_map(id)?;
+        self.push(Step::Integer(Integer::Dequantise { from: words.map, to, scale: words.scale }));
+        self.form_mut(id)?.map = Some(to);
+        Some(to)
+    }
+
     /// Whether all that read a value are convolutions over all its channels.
     fn only_dense(&self, id: ValueId) -> bool {
         let mut readers = self.graph.nodes().iter().filter(|node| node.inputs.contains(&Some(id)));
@@ -346,9 +356,18 @@ impl Lowering<'_> {
         }
         let kind = if self.fact(x).rank() < 3 { Kind::Rows } else { Kind::Blocks };
         word_sizes(&self.fact(x).shape, kind)?;
-        let plain = self.plain(x);
-        let from = self.floats_of(x, plain, kind)?;
-        let narrow = kind == Kind::Blocks && self.only_dense(output);
+        let blocked = self.form(x).map.filter(|map| {
+            let whole = map.lanes == self.kernels.lanes && map.pixel == map.lanes;
+            kind == Kind::Blocks && self.form(x).plain.is_none() && whole
+        });
+        let from = match blocked {
+            Some(map) => map,
+            None => {
+                let plain = self.plain(x);
+                self.floats_of(x, plain, kind)?
+            }
+        };
+        let narrow = kind == Kind::Blocks && from.lanes == 1 && self.only_dense(output);
         let halo = self.needs.get(output.index())?.halo;
         let to = self.word_map(&self.fact(x).shape, kind, halo, narrow)?;
         self.push(Step::Integer(Integer::Quantise { from, to, scale, range }));

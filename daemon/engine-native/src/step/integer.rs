@@ -149,7 +149,7 @@ pub(crate) enum Integer {
     Product(Box<Product>),
     /// Convolution of each channel by itself.
     Depthwise(Box<WordDepthwise>),
-    /// Floats, with one lane, to words.
+    /// Floats, with one lane or in blocks, to words.
     Quantise {
         /// The floats.
         from: Map,
@@ -160,7 +160,7 @@ pub(crate) enum Integer {
         /// Steps are held between these.
         range: (f32, f32),
     },
-    /// Words to floats with one lane.
+    /// Words to floats with one lane or in blocks.
     Dequantise {
         /// The words.
         from: Map,

@@ -2,7 +2,7 @@
 
 use crate::{
     execute::Run,
-    kernel::quantised::convert::{Channels, Squeeze},
+    kernel::quantised::convert::{Blocks, Channels, Squeeze},
     step::{Map, integer::Bytes},
 };
 
@@ -39,6 +39,38 @@ impl Run<'_> {
                     high,
                 };
                 // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size.
+                unsafe { kernel(&p) }
+            }
+        }
+    }
+
+    /// Calls a kernel for each block of words and the blocks of floats that have the same channels.
+    pub(super) fn blocks(
+        &self,
+        floats: &Map,
+        words: &Map,
+        scale: f32,
+        (low, high): (f32, f32),
+        kernel: unsafe fn(&Blocks),
+    ) {
+        for image in 0..words.images {
+            for block in 0..words.blocks() {
+                let first = self.at(floats.at).wrapping_add(image * floats.image + 2 * block * floats.block);
+                let both = 2 * block + 1 < floats.blocks();
+                let p = Blocks {
+                    words: self.at(words.at).wrapping_add(image * words.image + block * words.block).cast(),
+                    word_row: words.row,
+                    first,
+                    second: if both { first.wrapping_add(floats.block) } else { std::ptr::null_mut() },
+                    float_row: floats.row,
+                    rows: words.rows,
+                    width: words.columns,
+                    scale,
+                    low,
+                    high,
+                };
+                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size, in
+                // whole vectors.
                 unsafe { kernel(&p) }
             }
         }

@@ -132,6 +132,81 @@ pub(crate) unsafe fn dequantise<S: Words>(p: &Channels) {
     }
 }
 
+/// Pixels of one block of words and the two blocks of floats that have the same channels. Distances are in words or
+/// floats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
+    /// The first words.
+    pub(crate) words: *mut i32,
+    /// From one row of words to the next.
+    pub(crate) word_row: usize,
+    /// The first block of floats.
+    pub(crate) first: *mut f32,
+    /// The second one; null where there is none.
+    pub(crate) second: *mut f32,
+    /// From one row of floats to the next.
+    pub(crate) float_row: usize,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Pixels in a row.
+    pub(crate) width: usize,
+    /// What one step is worth.
+    pub(crate) scale: f32,
+    /// Steps below become this.
+    pub(crate) low: f32,
+    /// Steps above become this.
+    pub(crate) high: f32,
+}
+
+/// Quantises blocks of floats.
+///
+/// # Safety
+/// As [`quantise`].
+#[inline(always)]
+pub(crate) unsafe fn quantise_blocks<S: Words>(p: &Blocks) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
+    unsafe {
+        let (scale, low, high) = (S::splat(p.scale), S::splat(p.low), S::splat(p.high));
+        for row in 0..p.rows {
+            for x in 0..p.width {
+                let at = row * p.float_row + x * S::LANES;
+                let a = steps::<S>(S::load(p.first.wrapping_add(at)), scale, low, high);
+                let b = if p.second.is_null() {
+                    S::splat_word(0)
+                } else {
+                    steps::<S>(S::load(p.second.wrapping_add(at)), scale, low, high)
+                };
+                S::store_words(p.words.wrapping_add(row * p.word_row + x * S::LANES), S::narrow(a, b));
+            }
+        }
+    }
+}
+
+/// Gives blocks of floats.
+///
+/// # Safety
+/// As [`quantise`].
+#[inline(always)]
+pub(crate) unsafe fn dequantise_blocks<S: Words>(p: &Blocks) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
+    unsafe {
+        let scale = S::splat(p.scale);
+        for row in 0..p.rows {
+            for x in 0..p.width {
+                let words = S::load_words(p.words.wrapping_add(row * p.word_row + x * S::LANES));
+                let even = S::mul(S::floats(S::even(words)), scale);
+                let odd = S::mul(S::floats(S::odd(words)), scale);
+                let [first, second] = S::zip(even, odd);
+                let at = row * p.float_row + x * S::LANES;
+                S::store(p.first.wrapping_add(at), first);
+                if !p.second.is_null() {
+                    S::store(p.second.wrapping_add(at), second);
+                }
+            }
+        }
+    }
+}
+
 /// Rows of floats quantised with the scale that just covers them and 0. Distances are in floats or words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cover {

@@ -39,6 +39,8 @@ pub(crate) trait Words: Simd {
     unsafe fn pair(even: Self::W, odd: Self::W) -> Self::W;
     /// Words of 32-bit integers that fit into 16 bits, neighbours side by side: first those of `a`, then those of `b`.
     unsafe fn narrow(a: Self::W, b: Self::W) -> Self::W;
+    /// Floats of even and of odd places in one order: the first half of them, then the second.
+    unsafe fn zip(even: Self::V, odd: Self::V) -> [Self::V; 2];
     /// The larger of both, half by half.
     unsafe fn larger(a: Self::W, b: Self::W) -> Self::W;
     /// 32-bit integers as floats.
@@ -133,6 +135,12 @@ impl Words for Portable {
         std::array::from_fn(|i| {
             let from = if i < 4 { &a } else { &b };
             joined(from[2 * i % 8], from[2 * i % 8 + 1])
+        })
+    }
+    #[inline(always)]
+    unsafe fn zip(even: [f32; 8], odd: [f32; 8]) -> [[f32; 8]; 2] {
+        std::array::from_fn(|half| {
+            std::array::from_fn(|i| if i % 2 == 0 { even[half * 4 + i / 2] } else { odd[half * 4 + i / 2] })
         })
     }
     #[inline(always)]

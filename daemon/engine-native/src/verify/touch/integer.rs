@@ -17,8 +17,8 @@ impl Touches {
         match step {
             Integer::Product(step) => self.dot(step, kernels, constants),
             Integer::Depthwise(step) => self.word_depthwise(step, kernels),
-            Integer::Quantise { from, to, .. } => self.halved(from, to),
-            Integer::Dequantise { from, to, .. } => self.halved(to, from),
+            Integer::Quantise { from, to, .. } => self.halved(from, to, kernels),
+            Integer::Dequantise { from, to, .. } => self.halved(to, from, kernels),
             Integer::Widen { from, to } => self.bytes(from, to),
             Integer::Narrow { from, to } => self.bytes(to, from),
             Integer::Table { input, output, table } => {
@@ -151,12 +151,17 @@ impl Touches {
         self.map(to)
     }
 
-    /// Floats with one lane and words of the same size.
-    fn halved(&mut self, floats: &Map, words: &Map) -> Option<()> {
-        let plain = floats.lanes == 1 && floats.halo == Halo::default();
+    /// Floats with one lane, or in blocks, and words of the same size.
+    fn halved(&mut self, floats: &Map, words: &Map, kernels: &Kernels) -> Option<()> {
         let fits = floats.images == words.images && floats.channels.div_ceil(2) == words.channels;
         let pixels = floats.rows == words.rows && floats.columns == words.columns;
-        (plain && fits && pixels).then_some(())?;
+        (fits && pixels).then_some(())?;
+        if floats.lanes > 1 {
+            self.vectors(floats, kernels)?;
+            return self.vectors(words, kernels);
+        }
+        let plain = floats.lanes == 1 && floats.halo == Halo::default();
+        plain.then_some(())?;
         self.map(floats)?;
         self.map(words)
     }

@@ -116,6 +116,19 @@ impl Words for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn zip(even: Self::V, odd: Self::V) -> [Self::V; 2] {
+        // SAFETY: a vector of floats has as many lanes as the arrays have elements.
+        unsafe {
+            let (mut parts, mut all) = ([[0.0_f32; Self::LANES]; 2], [0.0_f32; 2 * Self::LANES]);
+            Self::store(parts[0].as_mut_ptr(), even);
+            Self::store(parts[1].as_mut_ptr(), odd);
+            for (i, item) in all.iter_mut().enumerate() {
+                *item = parts[i % 2][i / 2];
+            }
+            [Self::load(all.as_ptr()), Self::load(all.as_ptr().add(Self::LANES))]
+        }
+    }
+    #[inline(always)]
     unsafe fn larger(a: Both, b: Both) -> Both {
         // SAFETY: NEON is part of the architecture.
         unsafe {

@@ -71,6 +71,14 @@ impl Words for Avx2 {
         unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b)) }
     }
     #[inline(always)]
+    unsafe fn zip(even: __m256, odd: __m256) -> [__m256; 2] {
+        // SAFETY: the caller owes a processor with AVX2.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+            [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+        }
+    }
+    #[inline(always)]
     unsafe fn larger(a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the caller owes a processor with AVX2.
         unsafe { _mm256_max_epi16(a, b) }
@@ -154,6 +162,15 @@ impl Words for Avx512 {
         unsafe {
             let low = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(a));
             _mm512_inserti64x4::<1>(low, _mm512_cvtepi32_epi16(b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn zip(even: __m512, odd: __m512) -> [__m512; 2] {
+        // SAFETY: the caller owes a processor with AVX-512.
+        unsafe {
+            let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+            [_mm512_permutex2var_ps(even, first, odd), _mm512_permutex2var_ps(even, second, odd)]
         }
     }
     #[inline(always)]
