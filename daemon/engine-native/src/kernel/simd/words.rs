@@ -75,7 +75,7 @@ const fn joined(even: i32, odd: i32) -> i32 {
 
 impl Words for Portable {
     type W = [i32; 8];
-    const BYTES: bool = true;
+    const BYTES: bool = false;
 
     #[inline(always)]
     unsafe fn load_words(p: *const i32) -> [i32; 8] {
