@@ -8,11 +8,16 @@
               every range"
 )]
 
+mod convolve;
 mod elements;
-mod products;
+mod pack;
 mod windows;
+mod winograd;
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use agentd_plan::{Array, Inputs};
 
@@ -28,12 +33,27 @@ use crate::{
 /// Time that each step took, summed over runs.
 pub(crate) type Profile = Vec<Duration>;
 
+/// Which of the threads that work on a step this one is.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    index: usize,
+    count: usize,
+}
+
+impl Share {
+    /// Which of `all` pieces of work are this thread's.
+    fn of(self, all: usize) -> Range<usize> {
+        all * self.index / self.count..all * (self.index + 1) / self.count
+    }
+}
+
 /// The memory of one run and the kernels that work on it.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
     plan: &'a Plan,
     kernels: &'a Kernels,
     arena: *mut f32,
+    share: Share,
 }
 
 /// Runs all steps of `plan` in `arena`, which then holds the outputs.
@@ -49,7 +69,12 @@ pub(crate) fn run(
     if arena.len() < plan.arena {
         return Err(RunError::Arena);
     }
-    let run = Run { plan, kernels: plan.isa.kernels(), arena: arena.as_mut_ptr() };
+    let run = Run {
+        plan,
+        kernels: plan.isa.kernels(),
+        arena: arena.as_mut_ptr(),
+        share: Share { index: 0, count: 1 },
+    };
     for (at, step) in plan.steps.iter().enumerate() {
         let started = profile.is_some().then(Instant::now);
         run.step(step)?;
