@@ -325,7 +325,7 @@ impl<'a> Lowering<'a> {
             Op::Attention(attention) => self.attention(*attention, node),
             Op::Unary(unary) => self.unary(*unary, node),
             Op::Binary(binary) => self.binary(*binary, node),
-            Op::BatchNorm(norm) => self.batch_norm(norm.epsilon, node),
+            Op::BatchNorm(norm) => self.batch_norm(norm, node),
             Op::LayerNorm(norm) if !norm.statistics => self.layer_norm(norm.axis, norm.epsilon, false, node),
             Op::RmsNorm(norm) => self.layer_norm(norm.axis, norm.epsilon, true, node),
             Op::Softmax(softmax) if !softmax.log => self.softmax(softmax.axis, node),

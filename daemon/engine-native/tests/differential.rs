@@ -250,7 +250,7 @@ proptest! {
         let x = net.input(&[n, c, size.0, size.1]);
         let parameters: Vec<ValueId> = (0..3).map(|_| net.constant(&[c])).collect();
         let variance = net.builder.constant("v", Array::new(vec![c], vec![0.5_f32; c]).unwrap()).unwrap();
-        let x = net.node(BatchNorm { epsilon: 1e-5 }, &[x, parameters[0], parameters[1], parameters[2], variance]);
+        let x = net.node(BatchNorm { epsilon: 1e-5, activation: None }, &[x, parameters[0], parameters[1], parameters[2], variance]);
         let kind = [PoolKind::Max, PoolKind::Average { count_padding: false }, PoolKind::Average { count_padding: true }][kind];
         let y = net.node(Pool { kind, window, output, indices: None }, &[x]);
         check(net.finish(y), seed);

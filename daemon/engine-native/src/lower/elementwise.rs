@@ -2,7 +2,7 @@
 
 use agentd_plan::{
     Node, ValueId,
-    op::{Binary, Reduce, Unary, reduce::ReduceKind},
+    op::{BatchNorm, Binary, Reduce, Unary, reduce::ReduceKind},
 };
 
 use super::Lowering;
@@ -141,11 +141,13 @@ impl Lowering<'_> {
         Some(())
     }
 
-    pub(super) fn batch_norm(&mut self, epsilon: f32, node: &Node) -> Option<()> {
+    pub(super) fn batch_norm(&mut self, norm: &BatchNorm, node: &Node) -> Option<()> {
+        let (range, function) = Self::ending(norm.activation)?;
         let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
         let parameter = |index: usize| self.constant_of(node.inputs.get(index).copied()?);
         let (scale, bias, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
-        let factors: Vec<f32> = scale.iter().zip(variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
+        let factors: Vec<f32> =
+            scale.iter().zip(variance).map(|(s, v)| s / (v + norm.epsilon).sqrt()).collect();
         let offsets: Vec<f32> =
             bias.iter().zip(mean).zip(&factors).map(|((b, m), f)| m.mul_add(-f, *b)).collect();
         let input = self.map(x)?;
@@ -154,8 +156,11 @@ impl Lowering<'_> {
         let offset = Some(self.channel_constants(Some(&offsets), channels));
         let output = self.new_map(output)?;
         let pairwise = Pairwise::Multiply;
-        let step = Scale { input, vector, vector_image: 0, offset, pairwise, output, range: EVERYTHING };
+        let step = Scale { input, vector, vector_image: 0, offset, pairwise, output, range };
         self.push(Step::Scale(Box::new(step)));
+        if let Some(function) = function {
+            self.push(Step::MapFunction { input: output, output, function });
+        }
         Some(())
     }
 

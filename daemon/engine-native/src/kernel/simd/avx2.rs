@@ -106,25 +106,17 @@ impl Simd for Avx2 {
         unsafe { _mm256_floor_ps(a) }
     }
     #[inline(always)]
-    unsafe fn exp2_integral(a: __m256) -> __m256 {
+    unsafe fn scale_by_power(a: __m256, n: __m256) -> __m256 {
         // SAFETY: the caller owes a processor with AVX2 and FMA.
         unsafe {
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            let power = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), power))
         }
     }
     #[inline(always)]
     unsafe fn abs(a: __m256) -> __m256 {
         // SAFETY: the caller owes a processor with AVX2 and FMA.
         unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-    }
-    #[inline(always)]
-    unsafe fn copysign(m: __m256, s: __m256) -> __m256 {
-        // SAFETY: the caller owes a processor with AVX2 and FMA.
-        unsafe {
-            let sign = _mm256_set1_ps(-0.0);
-            _mm256_or_ps(_mm256_andnot_ps(sign, m), _mm256_and_ps(sign, s))
-        }
     }
     #[inline(always)]
     unsafe fn select_less(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
