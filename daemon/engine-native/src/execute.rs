@@ -87,6 +87,7 @@ impl Run<'_> {
             Step::Depthwise(step) => self.depthwise(step),
             Step::Winograd(step) => self.winograd(step),
             Step::Pool(step) => self.pool(step),
+            Step::Resize(step) => self.resize(step),
             Step::Whole { input, output, maximum } => self.whole(input, output, *maximum),
             Step::Reorder { from, to } => self.reorder(from, to),
             Step::MapFunction { input, output, function } => self.map_function(input, output, *function),

@@ -10,6 +10,7 @@ mod elementwise;
 mod movement;
 mod needs;
 mod product;
+mod resize;
 
 use std::sync::Arc;
 
@@ -321,6 +322,7 @@ impl<'a> Lowering<'a> {
         match &node.op {
             Op::Conv(conv) => self.convolution(conv, node),
             Op::Pool(pool) => self.pool(pool, node),
+            Op::Resize(resize) => self.resize(resize, node),
             Op::MatMul(product) => self.product(product, node),
             Op::Attention(attention) => self.attention(*attention, node),
             Op::Unary(unary) => self.unary(*unary, node),

@@ -243,6 +243,28 @@ pub(crate) struct Pool {
     pub(crate) divisor: f32,
 }
 
+/// Where a pixel of a resized map comes from along one axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sample {
+    /// Rows or columns of the input.
+    pub(crate) places: (usize, usize),
+    /// How much each counts; where the second is 0 only the first is read, as it is.
+    pub(crate) weights: (f32, f32),
+}
+
+/// Another number of rows and columns by interpolation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Resize {
+    /// The input.
+    pub(crate) input: Map,
+    /// The output.
+    pub(crate) output: Map,
+    /// One for each row of the output.
+    pub(crate) rows: Vec<Sample>,
+    /// One for each column of the output.
+    pub(crate) columns: Vec<Sample>,
+}
+
 /// One axis of a loop: how often, and the distances in up to three operands (a, b, output).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Axis {
@@ -323,6 +345,8 @@ pub(crate) enum Step {
     Winograd(Box<Winograd>),
     /// Pooling by a window.
     Pool(Box<Pool>),
+    /// Another size by interpolation.
+    Resize(Box<Resize>),
     /// The mean or maximum of each channel; the output has one pixel.
     Whole {
         /// The input.
@@ -454,6 +478,7 @@ impl Step {
             Self::Depthwise(_) => "depthwise",
             Self::Winograd(_) => "winograd",
             Self::Pool(_) => "pool",
+            Self::Resize(_) => "resize",
             Self::Whole { .. } => "whole",
             Self::Reorder { .. } => "reorder",
             Self::MapFunction { .. } | Self::Function { .. } => "function",

@@ -153,8 +153,10 @@ mod tests {
     use agentd_plan::{
         Array, Builder, Fact, Graph,
         op::{
-            Binary, Conv, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window, pool::PoolKind,
+            Binary, Conv, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window,
+            pool::PoolKind,
             reduce::ReduceKind,
+            resize::{Coordinates, Interpolation, Resize},
         },
     };
     use agentd_types::Datatype::Fp32;
@@ -189,7 +191,18 @@ mod tests {
             indices: None,
         };
         let pooled = b.node(pool, &[Some(last)], "pool").unwrap()[0];
-        let sum = b.node(Binary::Add, &[Some(pooled), Some(pooled)], "add").unwrap()[0];
+        let resize = Resize {
+            interpolation: Interpolation::Linear,
+            coordinates: Coordinates::HalfPixel,
+            output: vec![1, 40, 16, 16],
+            scales: vec![1.0, 1.0, 2.0, 2.0],
+            region: Vec::new(),
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+        };
+        let resized = b.node(resize, &[Some(pooled)], "resize").unwrap()[0];
+        let sum = b.node(Binary::Add, &[Some(resized), Some(resized)], "add").unwrap()[0];
         let channel = weights(&mut b, &[40, 1, 1]);
         let scaled = b.node(Binary::Mul, &[Some(sum), Some(channel)], "mul").unwrap()[0];
         let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: true };
@@ -251,6 +264,12 @@ mod tests {
                 0 => p.strides.0 += far,
                 1 => p.dilations.1 = 0,
                 _ => damage_map(&mut p.output, kind / 3, far),
+            },
+            Step::Resize(r) => match kind % 4 {
+                0 => r.rows[0].places.1 += far,
+                1 => r.columns[0].places.0 += far,
+                2 => drop(r.columns.pop()),
+                _ => damage_map(&mut r.output, kind / 4, far),
             },
             Step::Scale(s) => match kind % 2 {
                 0 => {

@@ -64,7 +64,7 @@ fn writes_map(graph: &Graph, node: &Node, needs: &[Need]) -> bool {
     };
     match &node.op {
         Op::Conv(_) => true,
-        Op::Pool(_) | Op::Unary(_) | Op::BatchNorm(_) => spatial(0),
+        Op::Pool(_) | Op::Resize(_) | Op::Unary(_) | Op::BatchNorm(_) => spatial(0),
         Op::Binary(_) => spatial(0) || spatial(1),
         Op::Concat(concat) => concat.axis == 1 && (0..node.inputs.len()).all(spatial),
         _ => false,

@@ -5,8 +5,8 @@ use crate::{
     pack,
     plan::Plan,
     step::{
-        At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Scale, Step, Weights,
-        Winograd,
+        At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Resize, Sample, Scale,
+        Step, Weights, Winograd,
     },
 };
 
@@ -59,6 +59,7 @@ impl Touches {
             Step::Depthwise(step) => t.depthwise(step, kernels)?,
             Step::Winograd(step) => t.winograd(step, kernels)?,
             Step::Pool(step) => t.pool(step, kernels)?,
+            Step::Resize(step) => t.resize(step, kernels)?,
             Step::Whole { input, output, .. } => {
                 t.vectors(input, kernels)?;
                 t.vectors(output, kernels)?;
@@ -278,6 +279,19 @@ impl Touches {
         let starts = last < p.padding.1.checked_add(p.input.columns)?
             && rows < p.padding.0.checked_add(p.input.rows)?;
         (positive.iter().all(|n| *n > 0) && starts).then_some(())
+    }
+
+    fn resize(&mut self, r: &Resize, kernels: &Kernels) -> Option<()> {
+        self.vectors(&r.input, kernels)?;
+        self.vectors(&r.output, kernels)?;
+        same(&r.input, &r.output, false)?;
+        let inside = |samples: &[Sample], from: usize, to: usize| {
+            let reads = |sample: &Sample| sample.places.0 < from && sample.places.1 < from;
+            samples.len() == to && samples.iter().all(reads)
+        };
+        let known = matches!(kernels.lanes, 8 | 16);
+        let rows = inside(&r.rows, r.input.rows, r.output.rows);
+        (known && rows && inside(&r.columns, r.input.columns, r.output.columns)).then_some(())
     }
 
     fn scale(&mut self, s: &Scale, kernels: &Kernels) -> Option<()> {
