@@ -90,6 +90,7 @@ impl Run<'_> {
             Step::Resize(step) => self.resize(step),
             Step::Whole { input, output, maximum } => self.whole(input, output, *maximum),
             Step::Reorder { from, to } => self.reorder(from, to),
+            Step::Halo { map } => self.zero_halo(map),
             Step::MapFunction { input, output, function } => self.map_function(input, output, *function),
             Step::Function { input, output, count, function } => {
                 self.function(self.at(*input), self.at(*output), *count, *function);

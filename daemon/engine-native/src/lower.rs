@@ -11,6 +11,7 @@ mod movement;
 mod needs;
 mod product;
 mod resize;
+mod transposed;
 
 use std::sync::Arc;
 
@@ -321,6 +322,7 @@ impl<'a> Lowering<'a> {
         }
         match &node.op {
             Op::Conv(conv) => self.convolution(conv, node),
+            Op::ConvTranspose(conv) => self.transposed(conv, node),
             Op::Pool(pool) => self.pool(pool, node),
             Op::Resize(resize) => self.resize(resize, node),
             Op::MatMul(product) => self.product(product, node),

@@ -363,6 +363,11 @@ pub(crate) enum Step {
         /// The destination.
         to: Map,
     },
+    /// Zeros around a map whose pixels were written in parts.
+    Halo {
+        /// The map.
+        map: Map,
+    },
     /// A function of each number of a map.
     MapFunction {
         /// The input.
@@ -481,6 +486,7 @@ impl Step {
             Self::Resize(_) => "resize",
             Self::Whole { .. } => "whole",
             Self::Reorder { .. } => "reorder",
+            Self::Halo { .. } => "halo",
             Self::MapFunction { .. } | Self::Function { .. } => "function",
             Self::MapCombine { .. } | Self::Combine(_) => "combine",
             Self::Scale(_) => "scale",

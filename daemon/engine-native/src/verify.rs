@@ -153,7 +153,7 @@ mod tests {
     use agentd_plan::{
         Array, Builder, Fact, Graph,
         op::{
-            Binary, Conv, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window,
+            Binary, Conv, ConvTranspose, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window,
             pool::PoolKind,
             reduce::ReduceKind,
             resize::{Coordinates, Interpolation, Resize},
@@ -202,7 +202,13 @@ mod tests {
             antialias: false,
         };
         let resized = b.node(resize, &[Some(pooled)], "resize").unwrap()[0];
-        let sum = b.node(Binary::Add, &[Some(resized), Some(resized)], "add").unwrap()[0];
+        let transposed =
+            ConvTranspose { window: window(), groups: 1, output: vec![16, 16], activation: None };
+        let w = weights(&mut b, &[40, 40, 3, 3]);
+        let spread = b.node(transposed, &[Some(resized), Some(w)], "transposed").unwrap()[0];
+        let again = Conv { window: window(), groups: 1, activation: None };
+        let again = b.node(again, &[Some(spread), Some(w)], "again").unwrap()[0];
+        let sum = b.node(Binary::Add, &[Some(again), Some(again)], "add").unwrap()[0];
         let channel = weights(&mut b, &[40, 1, 1]);
         let scaled = b.node(Binary::Mul, &[Some(sum), Some(channel)], "mul").unwrap()[0];
         let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: true };
@@ -281,6 +287,7 @@ mod tests {
             },
             Step::Whole { input, .. }
             | Step::Reorder { from: input, .. }
+            | Step::Halo { map: input }
             | Step::MapFunction { input, .. }
             | Step::MapCombine { a: input, .. } => damage_map(input, kind, far),
             Step::Softmax { rows, length, input, .. } => match kind % 3 {

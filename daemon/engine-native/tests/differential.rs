@@ -9,6 +9,9 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "differential/transposed.rs"]
+mod transposed;
+
 use std::sync::Arc;
 
 use agentd_engine_native::{Isa, Model, Options};

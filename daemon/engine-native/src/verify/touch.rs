@@ -73,6 +73,7 @@ impl Touches {
                 t.map(from)?;
                 t.map(to)?;
             }
+            Step::Halo { map } => t.map(map)?,
             Step::MapFunction { input, output, .. } => {
                 t.vectors(input, kernels)?;
                 t.vectors(output, kernels)?;
