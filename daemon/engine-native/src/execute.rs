@@ -101,6 +101,7 @@ impl Run<'_> {
             Step::Combine(step) => self.combine(step),
             Step::Scale(step) => self.scale(step),
             Step::Copy(step) => self.copy(step),
+            Step::Along(step) => self.along(step),
             Step::Softmax { .. } => self.softmax(step),
             Step::Normalise { .. } => self.normalise(step),
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {

@@ -4,6 +4,7 @@
 //! says) and as a map of blocks of channels with a halo of zeros as wide as its readers ask for. A node is lowered to
 //! steps of its own where there are kernels, otherwise to [`Step::Reference`], the interpreter on plain forms.
 
+mod along;
 mod attention;
 mod convolution;
 mod elementwise;
@@ -332,8 +333,12 @@ impl<'a> Lowering<'a> {
             Op::BatchNorm(norm) => self.batch_norm(norm.epsilon, node),
             Op::LayerNorm(norm) if !norm.statistics => self.layer_norm(norm.axis, norm.epsilon, false, node),
             Op::RmsNorm(norm) => self.layer_norm(norm.axis, norm.epsilon, true, node),
-            Op::Softmax(softmax) if !softmax.log => self.softmax(softmax.axis, node),
-            Op::Reduce(reduce) => self.reduce(reduce, node),
+            Op::Softmax(softmax) => (!softmax.log)
+                .then_some(())
+                .and_then(|()| self.softmax(softmax.axis, node))
+                .or_else(|| self.softmax_along(*softmax, node)),
+            Op::Reduce(reduce) => self.reduce(reduce, node).or_else(|| self.reduce_plain(reduce, node)),
+            Op::ArgReduce(arg) => self.arg_reduce(*arg, node),
             Op::Concat(concat) => self.concat(concat.axis, node),
             Op::Reshape(_) => self.reshape(node),
             Op::Transpose(transpose) => self.transpose(&transpose.perm, node),

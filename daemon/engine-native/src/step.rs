@@ -3,7 +3,10 @@
 //! Every distance and extent is a number of `f32`s written out in the step, so that what a step touches can be
 //! computed from the step alone: [`crate::verify`] does, before a step may run.
 
-use crate::kernel::activation::{Function, Pairwise};
+use crate::kernel::{
+    activation::{Function, Pairwise},
+    along,
+};
 
 /// A buffer of the plan, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,6 +337,23 @@ pub(crate) struct Copy {
     pub(crate) axes: Vec<Axis>,
 }
 
+/// Numbers along one axis taken together: `[outer][count][inner]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Along {
+    /// The numbers.
+    pub(crate) input: At,
+    /// The results; for softmax may be the input.
+    pub(crate) output: At,
+    /// Turns.
+    pub(crate) outer: usize,
+    /// Numbers along the axis, at least 1.
+    pub(crate) count: usize,
+    /// Neighbours.
+    pub(crate) inner: usize,
+    /// What is done.
+    pub(crate) kind: along::Kind,
+}
+
 /// What a plan does, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -407,6 +427,8 @@ pub(crate) enum Step {
     Scale(Box<Scale>),
     /// A strided copy.
     Copy(Box<Copy>),
+    /// Numbers along one axis taken together.
+    Along(Along),
     /// Softmax of rows.
     Softmax {
         /// `[rows][length]`.
@@ -491,6 +513,11 @@ impl Step {
             Self::MapCombine { .. } | Self::Combine(_) => "combine",
             Self::Scale(_) => "scale",
             Self::Copy(_) => "copy",
+            Self::Along(along) => match along.kind {
+                along::Kind::Fold { .. } => "reduce",
+                along::Kind::Softmax { .. } => "softmax",
+                along::Kind::Arg { .. } => "best",
+            },
             Self::Softmax { .. } => "softmax",
             Self::Normalise { .. } => "normalise",
             Self::Pack { .. } => "pack",

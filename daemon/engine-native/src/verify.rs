@@ -4,6 +4,8 @@
 //! alone may be run. For each step the first and last float of everything that it reads and writes is computed from
 //! the step's own numbers, in the way in which [`crate::execute`] computes addresses, with arithmetic that cannot wrap.
 
+#[cfg(test)]
+mod damaged;
 mod touch;
 
 use crate::{memory::Buffer, plan::Plan, step::Step};
@@ -297,6 +299,7 @@ mod tests {
             },
             Step::Function { count, .. } => *count += far,
             Step::Combine(_)
+            | Step::Along(_)
             | Step::Copy(_)
             | Step::Normalise { .. }
             | Step::Pack { .. }

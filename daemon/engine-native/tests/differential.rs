@@ -9,6 +9,8 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "differential/along.rs"]
+mod along;
 #[path = "differential/transposed.rs"]
 mod transposed;
 

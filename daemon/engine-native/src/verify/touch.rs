@@ -1,12 +1,15 @@
 //! What a step touches: the first and last float of each operand.
 
 use crate::{
-    kernel::isa::{DEPTHWISE_COLUMNS, Kernels},
+    kernel::{
+        along,
+        isa::{DEPTHWISE_COLUMNS, Kernels},
+    },
     pack,
     plan::Plan,
     step::{
-        At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Resize, Sample, Scale,
-        Step, Weights, Winograd,
+        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Resize, Sample,
+        Scale, Step, Weights, Winograd,
     },
 };
 
@@ -92,6 +95,7 @@ impl Touches {
             }
             Step::Combine(step) => t.combine(step)?,
             Step::Copy(step) => t.copy(step)?,
+            Step::Along(step) => t.along(step)?,
             Step::Softmax { input, output, rows, length, mask, mask_row, .. } => {
                 (*length > 0).then_some(())?;
                 mask.iter().for_each(|mask| t.operand(*mask, &[(*rows, *mask_row), (*length, 1)]));
@@ -334,6 +338,24 @@ impl Touches {
         (!c.axes.is_empty()).then_some(())?;
         self.operand(c.from, &from);
         self.buffer(c.to, 0, &to, 1);
+        Some(())
+    }
+
+    fn along(&mut self, step: &Along) -> Option<()> {
+        (step.count > 0).then_some(())?;
+        let results = step.outer.checked_mul(step.inner)?;
+        let numbers = results.checked_mul(step.count)?;
+        self.at(step.input, numbers);
+        let written = match step.kind {
+            along::Kind::Fold { .. } => results,
+            along::Kind::Softmax { .. } => numbers,
+            // An index has two words, and is counted in 32 bits until then.
+            along::Kind::Arg { .. } => {
+                u32::try_from(step.count).ok()?;
+                results.checked_mul(2)?
+            }
+        };
+        self.at(step.output, written);
         Some(())
     }
 
