@@ -112,8 +112,10 @@ impl Run<'_> {
             Step::Depthwise(step) => self.depthwise(step),
             Step::Winograd(step) => self.winograd(step),
             Step::Pool(step) => self.pool(step),
+            Step::Resize(step) => self.resize(step),
             Step::Whole { input, output, maximum } => self.whole(input, output, *maximum),
             Step::Reorder { from, to } => self.reorder(from, to),
+            Step::Halo { map } => self.zero_halo(map),
             Step::MapFunction { input, output, function } => self.map_function(input, output, *function),
             Step::Function { input, output, count, function } => {
                 self.function(self.at(*input), self.at(*output), *count, *function);
@@ -124,6 +126,7 @@ impl Run<'_> {
             Step::Combine(step) => self.combine(step),
             Step::Scale(step) => self.scale(step),
             Step::Copy(step) => self.copy(step),
+            Step::Along(step) => self.along(step),
             Step::Softmax { .. } => self.softmax(step),
             Step::Normalise { .. } => self.normalise(step),
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {

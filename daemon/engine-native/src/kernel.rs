@@ -11,6 +11,7 @@
 #![allow(clippy::indexing_slicing, reason = "indices are below constants of the same array")]
 
 pub(crate) mod activation;
+pub(crate) mod along;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod isa;

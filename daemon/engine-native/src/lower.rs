@@ -4,12 +4,15 @@
 //! says) and as a map of blocks of channels with a halo of zeros as wide as its readers ask for. A node is lowered to
 //! steps of its own where there are kernels, otherwise to [`Step::Reference`], the interpreter on plain forms.
 
+mod along;
 mod attention;
 mod convolution;
 mod elementwise;
 mod movement;
 mod needs;
 mod product;
+mod resize;
+mod transposed;
 
 use std::sync::Arc;
 
@@ -320,7 +323,9 @@ impl<'a> Lowering<'a> {
         }
         match &node.op {
             Op::Conv(conv) => self.convolution(conv, node),
+            Op::ConvTranspose(conv) => self.transposed(conv, node),
             Op::Pool(pool) => self.pool(pool, node),
+            Op::Resize(resize) => self.resize(resize, node),
             Op::MatMul(product) => self.product(product, node),
             Op::Attention(attention) => self.attention(*attention, node),
             Op::Unary(unary) => self.unary(*unary, node),
@@ -328,8 +333,12 @@ impl<'a> Lowering<'a> {
             Op::BatchNorm(norm) => self.batch_norm(norm, node),
             Op::LayerNorm(norm) if !norm.statistics => self.layer_norm(norm.axis, norm.epsilon, false, node),
             Op::RmsNorm(norm) => self.layer_norm(norm.axis, norm.epsilon, true, node),
-            Op::Softmax(softmax) if !softmax.log => self.softmax(softmax.axis, node),
-            Op::Reduce(reduce) => self.reduce(reduce, node),
+            Op::Softmax(softmax) => (!softmax.log)
+                .then_some(())
+                .and_then(|()| self.softmax(softmax.axis, node))
+                .or_else(|| self.softmax_along(*softmax, node)),
+            Op::Reduce(reduce) => self.reduce(reduce, node).or_else(|| self.reduce_plain(reduce, node)),
+            Op::ArgReduce(arg) => self.arg_reduce(*arg, node),
             Op::Concat(concat) => self.concat(concat.axis, node),
             Op::Reshape(_) => self.reshape(node),
             Op::Transpose(transpose) => self.transpose(&transpose.perm, node),

@@ -3,7 +3,10 @@
 //! Every distance and extent is a number of `f32`s written out in the step, so that what a step touches can be
 //! computed from the step alone: [`crate::verify`] does, before a step may run.
 
-use crate::kernel::activation::{Function, Pairwise};
+use crate::kernel::{
+    activation::{Function, Pairwise},
+    along,
+};
 
 /// A buffer of the plan, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +246,28 @@ pub(crate) struct Pool {
     pub(crate) divisor: f32,
 }
 
+/// Where a pixel of a resized map comes from along one axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sample {
+    /// Rows or columns of the input.
+    pub(crate) places: (usize, usize),
+    /// How much each counts; where the second is 0 only the first is read, as it is.
+    pub(crate) weights: (f32, f32),
+}
+
+/// Another number of rows and columns by interpolation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Resize {
+    /// The input.
+    pub(crate) input: Map,
+    /// The output.
+    pub(crate) output: Map,
+    /// One for each row of the output.
+    pub(crate) rows: Vec<Sample>,
+    /// One for each column of the output.
+    pub(crate) columns: Vec<Sample>,
+}
+
 /// One axis of a loop: how often, and the distances in up to three operands (a, b, output).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Axis {
@@ -312,6 +337,23 @@ pub(crate) struct Copy {
     pub(crate) axes: Vec<Axis>,
 }
 
+/// Numbers along one axis taken together: `[outer][count][inner]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Along {
+    /// The numbers.
+    pub(crate) input: At,
+    /// The results; for softmax may be the input.
+    pub(crate) output: At,
+    /// Turns.
+    pub(crate) outer: usize,
+    /// Numbers along the axis, at least 1.
+    pub(crate) count: usize,
+    /// Neighbours.
+    pub(crate) inner: usize,
+    /// What is done.
+    pub(crate) kind: along::Kind,
+}
+
 /// What a plan does, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -323,6 +365,8 @@ pub(crate) enum Step {
     Winograd(Box<Winograd>),
     /// Pooling by a window.
     Pool(Box<Pool>),
+    /// Another size by interpolation.
+    Resize(Box<Resize>),
     /// The mean or maximum of each channel; the output has one pixel.
     Whole {
         /// The input.
@@ -338,6 +382,11 @@ pub(crate) enum Step {
         from: Map,
         /// The destination.
         to: Map,
+    },
+    /// Zeros around a map whose pixels were written in parts.
+    Halo {
+        /// The map.
+        map: Map,
     },
     /// A function of each number of a map.
     MapFunction {
@@ -378,6 +427,8 @@ pub(crate) enum Step {
     Scale(Box<Scale>),
     /// A strided copy.
     Copy(Box<Copy>),
+    /// Numbers along one axis taken together.
+    Along(Along),
     /// Softmax of rows.
     Softmax {
         /// `[rows][length]`.
@@ -454,12 +505,19 @@ impl Step {
             Self::Depthwise(_) => "depthwise",
             Self::Winograd(_) => "winograd",
             Self::Pool(_) => "pool",
+            Self::Resize(_) => "resize",
             Self::Whole { .. } => "whole",
             Self::Reorder { .. } => "reorder",
+            Self::Halo { .. } => "halo",
             Self::MapFunction { .. } | Self::Function { .. } => "function",
             Self::MapCombine { .. } | Self::Combine(_) => "combine",
             Self::Scale(_) => "scale",
             Self::Copy(_) => "copy",
+            Self::Along(along) => match along.kind {
+                along::Kind::Fold { .. } => "reduce",
+                along::Kind::Softmax { .. } => "softmax",
+                along::Kind::Arg { .. } => "best",
+            },
             Self::Softmax { .. } => "softmax",
             Self::Normalise { .. } => "normalise",
             Self::Pack { .. } => "pack",

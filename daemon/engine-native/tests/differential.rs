@@ -9,6 +9,11 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "differential/along.rs"]
+mod along;
+#[path = "differential/transposed.rs"]
+mod transposed;
+
 use std::sync::Arc;
 
 use agentd_engine_native::{Isa, Model, Options};
@@ -16,7 +21,10 @@ use agentd_plan::{
     Array, Builder, Fact, Graph, Numerics, Op, ValueId,
     op::{
         Attention, BatchNorm, Binary, Concat, Conv, Expand, LayerNorm, MatMul, Pool, Reduce, RmsNorm, Slice,
-        Softmax, Transpose, Unary, Window, pool::PoolKind, reduce::ReduceKind,
+        Softmax, Transpose, Unary, Window,
+        pool::PoolKind,
+        reduce::ReduceKind,
+        resize::{Coordinates, Interpolation, Resize, Rounding},
     },
 };
 use agentd_types::Datatype::Fp32;
@@ -150,6 +158,16 @@ fn pair(most: usize) -> impl Strategy<Value = (usize, usize)> {
     (1..=most, 1..=most)
 }
 
+fn interpolation() -> impl Strategy<Value = Interpolation> {
+    prop_oneof![
+        Just(Interpolation::Nearest(Rounding::PreferFloor)),
+        Just(Interpolation::Nearest(Rounding::PreferCeil)),
+        Just(Interpolation::Nearest(Rounding::Floor)),
+        Just(Interpolation::Nearest(Rounding::Ceil)),
+        Just(Interpolation::Linear),
+    ]
+}
+
 fn activation() -> impl Strategy<Value = Option<Unary>> {
     prop_oneof![
         Just(None),
@@ -253,6 +271,36 @@ proptest! {
         let x = net.node(BatchNorm { epsilon: 1e-5, activation: None }, &[x, parameters[0], parameters[1], parameters[2], variance]);
         let kind = [PoolKind::Max, PoolKind::Average { count_padding: false }, PoolKind::Average { count_padding: true }][kind];
         let y = net.node(Pool { kind, window, output, indices: None }, &[x]);
+        check(net.finish(y), seed);
+    }
+
+    #[test]
+    fn resizes_agree(
+        (n, c) in (1..3_usize, 1..20_usize), size in pair(9), to in pair(20), interpolation in interpolation(),
+        coordinates in 0..5_usize, halo in any::<bool>(), seed in 0..1000_u64,
+    ) {
+        let coordinates = [
+            Coordinates::HalfPixel, Coordinates::HalfPixelSymmetric, Coordinates::PytorchHalfPixel,
+            Coordinates::AlignCorners, Coordinates::Asymmetric,
+        ][coordinates];
+        let mut net = Net::new(seed);
+        let x = net.input(&[n, c, size.0, size.1]);
+        let first = net.conv(x, c, Window::new([1, 1]), 1, None);
+        let scale = |to: usize, from: usize| f32::from(to as u16) / f32::from(from as u16);
+        let resize = Resize {
+            interpolation,
+            coordinates,
+            output: vec![n, c, to.0, to.1],
+            scales: vec![1.0, 1.0, scale(to.0, size.0), scale(to.1, size.1)],
+            region: Vec::new(),
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+        };
+        let mut y = net.node(resize, &[first]);
+        if halo {
+            y = net.conv(y, 5, window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, None);
+        }
         check(net.finish(y), seed);
     }
 

@@ -4,9 +4,10 @@ use super::Run;
 use crate::{
     kernel::{
         activation::{Combine as Pairs, Function, Map as Rows, Pairwise, Vector},
+        along,
         rows::{Normalise, Softmax},
     },
-    step::{Axis, Combine, Copy, Map, Scale, Step},
+    step::{Along, Axis, Combine, Copy, Map, Scale, Step},
 };
 
 /// Calls `f` with the offsets of each turn of the loops.
@@ -138,6 +139,14 @@ impl Run<'_> {
                 }
             }
         });
+    }
+
+    pub(super) fn along(&self, step: &Along) {
+        let Along { input, output, outer, count, inner, kind } = *step;
+        let p = along::Along { input: self.at(input), output: self.at(output), outer, count, inner, kind };
+        // SAFETY: the processor has the plan's instruction set; the verifier proved both ranges and that there is at
+        // least one number along the axis.
+        unsafe { (self.kernels.along)(&p) }
     }
 
     pub(super) fn softmax(&self, step: &Step) {

@@ -8,7 +8,7 @@ use crate::{
         isa::DEPTHWISE_COLUMNS,
         pool::{Pool as Window, Whole},
     },
-    step::{Depthwise, Halo, Map, Pool},
+    step::{Depthwise, Halo, Map, Pool, Resize, Sample},
 };
 
 /// Columns computed at once for rows of `width`: the number that wastes least, the larger of equals.
@@ -19,6 +19,36 @@ fn columns_at_once(width: usize) -> usize {
         .filter(|n| *n >= 4 || width < 4)
         .min_by_key(|n| wasted(*n))
         .unwrap_or(1)
+}
+
+/// Resizes one block of `N` lanes, whose step the verifier proved.
+fn resize_block<const N: usize>(step: &Resize, from: *const f32, to: *mut f32) {
+    let mix = |a: [f32; N], b: [f32; N], weights: (f32, f32)| -> [f32; N] {
+        let mut mixed = a;
+        mixed.iter_mut().zip(b).for_each(|(a, b)| *a = *a * weights.0 + b * weights.1);
+        mixed
+    };
+    let along = |row: usize, column: &Sample| -> [f32; N] {
+        // SAFETY: the verifier proved the input, that its pixels are `N` floats and that samples lie within it.
+        let pixel = |place: usize| unsafe {
+            from.wrapping_add(row * step.input.row + place * N).cast::<[f32; N]>().read()
+        };
+        if column.weights.1 == 0.0 {
+            return pixel(column.places.0);
+        }
+        mix(pixel(column.places.0), pixel(column.places.1), column.weights)
+    };
+    for (y, row) in step.rows.iter().enumerate() {
+        let line = to.wrapping_add(y * step.output.row);
+        for (x, column) in step.columns.iter().enumerate() {
+            let mut pixel = along(row.places.0, column);
+            if row.weights.1 != 0.0 {
+                pixel = mix(pixel, along(row.places.1, column), row.weights);
+            }
+            // SAFETY: as above; there are as many samples as rows and columns of the output.
+            unsafe { line.wrapping_add(x * N).cast::<[f32; N]>().write(pixel) }
+        }
+    }
 }
 
 impl Run<'_> {
@@ -128,6 +158,15 @@ impl Run<'_> {
                 // clipped to the input's pixels.
                 unsafe { kernel(&window) }
             }
+        });
+        self.zero_halo(output);
+    }
+
+    pub(super) fn resize(&self, step: &Resize) {
+        let (input, output) = (&step.input, &step.output);
+        self.each_block(input, output, |from, to| match output.lanes {
+            16 => resize_block::<16>(step, from, to),
+            _ => resize_block::<8>(step, from, to),
         });
         self.zero_halo(output);
     }

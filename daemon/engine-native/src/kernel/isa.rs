@@ -5,6 +5,7 @@
 
 use super::{
     activation::{self, Combine, Interleave, Map, Vector},
+    along::{self, Along},
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
     pool::{self, Pool, Whole},
@@ -34,6 +35,7 @@ pub(crate) struct Kernels {
     pub(crate) restore: Kernel<Output>,
     pub(crate) softmax: Kernel<Softmax>,
     pub(crate) normalise: Kernel<Normalise>,
+    pub(crate) along: Kernel<Along>,
     pub(crate) map: Kernel<Map>,
     pub(crate) combine: Kernel<Combine>,
     pub(crate) vector: Kernel<Vector>,
@@ -141,6 +143,7 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] restore(Output) = winograd::restore);
             instance!(@entry [$($feature)?] softmax(Softmax) = rows::softmax);
             instance!(@entry [$($feature)?] normalise(Normalise) = rows::normalise);
+            instance!(@entry [$($feature)?] along(Along) = along::along);
             instance!(@entry [$($feature)?] map(Map) = activation::map);
             instance!(@entry [$($feature)?] combine(Combine) = activation::combine);
             instance!(@entry [$($feature)?] vector(Vector) = activation::vector);
@@ -163,7 +166,7 @@ macro_rules! instance {
                 tile_pixels: $pixels,
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
-                maximum, average, whole, transform, restore, softmax, normalise, map, combine, vector,
+                maximum, average, whole, transform, restore, softmax, normalise, along, map, combine, vector,
                 interleave, separate,
             };
         }

@@ -20,15 +20,15 @@ const WINOGRAD_CHANNELS: usize = 32;
 const WINOGRAD_SCRATCH: usize = 1 << 18;
 
 /// A window over rows and columns.
-struct Plane {
-    taps: (usize, usize),
-    strides: (usize, usize),
-    dilations: (usize, usize),
-    padding: (usize, usize),
-    after: (usize, usize),
+pub(super) struct Plane {
+    pub(super) taps: (usize, usize),
+    pub(super) strides: (usize, usize),
+    pub(super) dilations: (usize, usize),
+    pub(super) padding: (usize, usize),
+    pub(super) after: (usize, usize),
 }
 
-fn plane(window: &Window) -> Option<Plane> {
+pub(super) fn plane(window: &Window) -> Option<Plane> {
     let pair = |items: &[usize], missing: usize| match *items {
         [a, b] => Some((a, b)),
         [b] => Some((missing, b)),
@@ -151,7 +151,7 @@ impl Lowering<'_> {
 
     /// Groups of channels: for each group of output blocks, a convolution over the input blocks that its channels read,
     /// with factors of 0 where they do not.
-    fn grouped(
+    pub(super) fn grouped(
         &mut self,
         plane: &Plane,
         shape: &Shape,
@@ -315,14 +315,14 @@ impl Lowering<'_> {
 }
 
 /// Channels in, channels out, groups.
-struct Shape {
-    channels: usize,
-    columns: usize,
-    groups: usize,
+pub(super) struct Shape {
+    pub(super) channels: usize,
+    pub(super) columns: usize,
+    pub(super) groups: usize,
 }
 
 /// A convolution over all channels of `input`.
-fn dense(
+pub(super) fn dense(
     plane: &Plane,
     input: Map,
     output: Map,

@@ -220,7 +220,7 @@ impl Lowering<'_> {
         };
         let rank = self.fact(x).rank();
         let whole = (3..=4).contains(&rank) && reduce.axes == (2..rank).collect::<Vec<_>>();
-        if !whole || !self.is_f32(x) {
+        if !whole || !self.is_f32(x) || self.form(x).map.is_none() {
             return None;
         }
         let input = self.map(x)?;

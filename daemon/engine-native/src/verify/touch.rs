@@ -1,12 +1,15 @@
 //! What a step touches: the first and last float of each operand.
 
 use crate::{
-    kernel::isa::{DEPTHWISE_COLUMNS, Kernels},
+    kernel::{
+        along,
+        isa::{DEPTHWISE_COLUMNS, Kernels},
+    },
     pack,
     plan::Plan,
     step::{
-        At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Scale, Step, Weights,
-        Winograd,
+        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Resize, Sample,
+        Scale, Step, Weights, Winograd,
     },
 };
 
@@ -59,6 +62,7 @@ impl Touches {
             Step::Depthwise(step) => t.depthwise(step, kernels)?,
             Step::Winograd(step) => t.winograd(step, kernels)?,
             Step::Pool(step) => t.pool(step, kernels)?,
+            Step::Resize(step) => t.resize(step, kernels)?,
             Step::Whole { input, output, .. } => {
                 t.vectors(input, kernels)?;
                 t.vectors(output, kernels)?;
@@ -72,6 +76,7 @@ impl Touches {
                 t.map(from)?;
                 t.map(to)?;
             }
+            Step::Halo { map } => t.map(map)?,
             Step::MapFunction { input, output, .. } => {
                 t.vectors(input, kernels)?;
                 t.vectors(output, kernels)?;
@@ -90,6 +95,7 @@ impl Touches {
             }
             Step::Combine(step) => t.combine(step)?,
             Step::Copy(step) => t.copy(step)?,
+            Step::Along(step) => t.along(step)?,
             Step::Softmax { input, output, rows, length, mask, mask_row, .. } => {
                 (*length > 0).then_some(())?;
                 mask.iter().for_each(|mask| t.operand(*mask, &[(*rows, *mask_row), (*length, 1)]));
@@ -280,6 +286,19 @@ impl Touches {
         (positive.iter().all(|n| *n > 0) && starts).then_some(())
     }
 
+    fn resize(&mut self, r: &Resize, kernels: &Kernels) -> Option<()> {
+        self.vectors(&r.input, kernels)?;
+        self.vectors(&r.output, kernels)?;
+        same(&r.input, &r.output, false)?;
+        let inside = |samples: &[Sample], from: usize, to: usize| {
+            let reads = |sample: &Sample| sample.places.0 < from && sample.places.1 < from;
+            samples.len() == to && samples.iter().all(reads)
+        };
+        let known = matches!(kernels.lanes, 8 | 16);
+        let rows = inside(&r.rows, r.input.rows, r.output.rows);
+        (known && rows && inside(&r.columns, r.input.columns, r.output.columns)).then_some(())
+    }
+
     fn scale(&mut self, s: &Scale, kernels: &Kernels) -> Option<()> {
         self.vectors(&s.input, kernels)?;
         self.vectors(&s.output, kernels)?;
@@ -319,6 +338,24 @@ impl Touches {
         (!c.axes.is_empty()).then_some(())?;
         self.operand(c.from, &from);
         self.buffer(c.to, 0, &to, 1);
+        Some(())
+    }
+
+    fn along(&mut self, step: &Along) -> Option<()> {
+        (step.count > 0).then_some(())?;
+        let results = step.outer.checked_mul(step.inner)?;
+        let numbers = results.checked_mul(step.count)?;
+        self.at(step.input, numbers);
+        let written = match step.kind {
+            along::Kind::Fold { .. } => results,
+            along::Kind::Softmax { .. } => numbers,
+            // An index has two words, and is counted in 32 bits until then.
+            along::Kind::Arg { .. } => {
+                u32::try_from(step.count).ok()?;
+                results.checked_mul(2)?
+            }
+        };
+        self.at(step.output, written);
         Some(())
     }
 
