@@ -11,6 +11,8 @@
 
 #[path = "differential/along.rs"]
 mod along;
+#[path = "differential/threads.rs"]
+mod threads;
 #[path = "differential/transposed.rs"]
 mod transposed;
 

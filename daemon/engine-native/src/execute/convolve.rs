@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{Run, Share};
+use super::{Run, share::Share};
 use crate::{
     kernel::{
         activation::Function,
@@ -135,16 +135,17 @@ impl Run<'_> {
         let groups = pack::groups(c.output.channels.div_ceil(self.kernels.lanes), self.kernels);
         let work = Work::of(c, groups, self.share);
         let jobs = jobs(c, &work);
+        let last = work.parts.end;
         for part in work.parts {
             for image in 0..c.output.images {
                 for (at, job) in jobs.iter().enumerate() {
-                    self.job(c, part, image, job, jobs.get(at + 1));
+                    let next = jobs.get(at + 1).map(|next| (part, next));
+                    let next = next.or_else(|| Some((part + 1, jobs.first()?)));
+                    self.job(c, part, image, job, next.filter(|(part, _)| *part < last));
                 }
             }
         }
-        if self.share.index == 0 {
-            self.zero_halo(&c.output);
-        }
+        self.zero_halo(&c.output);
     }
 
     /// The weights of a job: the first ones, from one product to the next, and all floats where they lie side by side.
@@ -167,7 +168,7 @@ impl Run<'_> {
         (weights.wrapping_add(group + job.depth.first * taps * step), step, floats)
     }
 
-    fn job(&self, c: &Convolve, part: usize, image: usize, job: &Job, next: Option<&Job>) {
+    fn job(&self, c: &Convolve, part: usize, image: usize, job: &Job, next: Option<(usize, &Job)>) {
         let (lanes, out, depth) = (self.kernels.lanes, &c.output, &job.depth);
         let (first, count) = job.group;
         let out_block = if out.lanes == lanes { out.block } else { lanes };
@@ -218,7 +219,7 @@ impl Run<'_> {
             column: 0,
             count: 0,
         };
-        let (ahead, _, floats) = next.map_or((weights, 0, 0), |next| self.panel(c, part, next));
+        let (ahead, _, floats) = next.map_or((weights, 0, 0), |(part, next)| self.panel(c, part, next));
         let function = if depth.is_last { c.function } else { None };
         self.tiles(c, &tiles, job, (ahead, if ahead == weights { 0 } else { floats }), function);
     }

@@ -52,14 +52,18 @@ fn resize_block<const N: usize>(step: &Resize, from: *const f32, to: *mut f32) {
 }
 
 impl Run<'_> {
+    /// Calls `f` with image and block of each block of a map that is this thread's.
+    pub(super) fn blocks(&self, map: &Map, mut f: impl FnMut(usize, usize)) {
+        let blocks = map.blocks();
+        self.share.of(map.images * blocks).for_each(|at| f(at / blocks, at % blocks));
+    }
+
     /// Calls `f` with the first pixel of each block of two maps.
     pub(super) fn each_block(&self, a: &Map, b: &Map, mut f: impl FnMut(*mut f32, *mut f32)) {
-        for image in 0..b.images {
-            for block in 0..b.blocks() {
-                let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
-                f(at(a), at(b));
-            }
-        }
+        self.blocks(b, |image, block| {
+            let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
+            f(at(a), at(b));
+        });
     }
 
     /// Writes the zeros around a map.
@@ -91,37 +95,35 @@ impl Run<'_> {
         let kernel = self.kernels.depthwise(square, d.strides.1, columns);
         let Some(kernel) = kernel.or_else(|| self.kernels.depthwise(0, 1, columns)) else { return };
         let taps = d.taps.0 * d.taps.1;
-        for image in 0..output.images {
-            for block in 0..output.blocks() {
-                let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
-                let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
-                let p = depthwise::Depthwise {
-                    input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel),
-                    in_row: input.row,
-                    stride_row: d.strides.0,
-                    in_pixel: d.strides.1 * input.pixel,
-                    kernel_rows: d.taps.0,
-                    kernel_columns: d.taps.1,
-                    tap_row: d.dilations.0 * input.row,
-                    tap_column: d.dilations.1 * input.pixel,
-                    weights: self.constant(d.weights + block * taps * lanes),
-                    bias: self.constant(d.bias + block * lanes),
-                    output: to,
-                    out_row: output.row,
-                    out_pixel: output.pixel,
-                    rows: output.rows,
-                    width: output.columns,
-                    low: d.range.0,
-                    high: d.range.1,
-                };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
-                // stays within the input's halo, and the weights of each block.
-                unsafe { kernel(&p) }
-                if let Some(function) = d.function {
-                    self.rows(to, output.row, output.rows, output.columns * lanes, function);
-                }
+        self.blocks(output, |image, block| {
+            let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
+            let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
+            let p = depthwise::Depthwise {
+                input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel),
+                in_row: input.row,
+                stride_row: d.strides.0,
+                in_pixel: d.strides.1 * input.pixel,
+                kernel_rows: d.taps.0,
+                kernel_columns: d.taps.1,
+                tap_row: d.dilations.0 * input.row,
+                tap_column: d.dilations.1 * input.pixel,
+                weights: self.constant(d.weights + block * taps * lanes),
+                bias: self.constant(d.bias + block * lanes),
+                output: to,
+                out_row: output.row,
+                out_pixel: output.pixel,
+                rows: output.rows,
+                width: output.columns,
+                low: d.range.0,
+                high: d.range.1,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
+            // stays within the input's halo, and the weights of each block.
+            unsafe { kernel(&p) }
+            if let Some(function) = d.function {
+                self.rows(to, output.row, output.rows, output.columns * lanes, function);
             }
-        }
+        });
         self.zero_halo(output);
     }
 
@@ -201,26 +203,22 @@ impl Run<'_> {
             });
         } else {
             let (plain, blocked, inwards) = if to.lanes > 1 { (from, to, true) } else { (to, from, false) };
-            for image in 0..to.images {
-                for block in 0..blocked.blocks() {
-                    let channel = block * blocked.lanes;
-                    let p = Interleave {
-                        plain: self.at(plain.at).wrapping_add(image * plain.image + channel * plain.block),
-                        plain_channel: plain.block,
-                        plain_row: plain.row,
-                        blocked: self
-                            .at(blocked.at)
-                            .wrapping_add(image * blocked.image + block * blocked.block),
-                        blocked_row: blocked.row,
-                        rows: to.rows,
-                        width: to.columns,
-                        channels: blocked.lanes.min(to.channels - channel),
-                    };
-                    let kernel = if inwards { self.kernels.interleave } else { self.kernels.separate };
-                    // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size.
-                    unsafe { kernel(&p) }
-                }
-            }
+            self.blocks(blocked, |image, block| {
+                let channel = block * blocked.lanes;
+                let p = Interleave {
+                    plain: self.at(plain.at).wrapping_add(image * plain.image + channel * plain.block),
+                    plain_channel: plain.block,
+                    plain_row: plain.row,
+                    blocked: self.at(blocked.at).wrapping_add(image * blocked.image + block * blocked.block),
+                    blocked_row: blocked.row,
+                    rows: to.rows,
+                    width: to.columns,
+                    channels: blocked.lanes.min(to.channels - channel),
+                };
+                let kernel = if inwards { self.kernels.interleave } else { self.kernels.separate };
+                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size.
+                unsafe { kernel(&p) }
+            });
         }
         self.zero_halo(to);
     }

@@ -9,22 +9,13 @@ use crate::{
 
 impl Run<'_> {
     pub(super) fn winograd(&self, w: &Winograd) {
-        let (output, lanes) = (&w.output, self.kernels.lanes);
+        let output = &w.output;
         let (wide, high) = (output.columns.div_ceil(4), output.rows.div_ceil(4));
         for image in 0..output.images {
             let mut band = 0;
             while band < high {
                 let rows = w.band.min(high - band);
                 self.winograd_band(w, image, band, rows, wide);
-                if let Some(function) = w.function {
-                    let (first, last) = (band * 4, ((band + rows) * 4).min(output.rows));
-                    for block in 0..output.blocks() {
-                        let at = self
-                            .at(output.at)
-                            .wrapping_add(image * output.image + block * output.block + first * output.row);
-                        self.rows(at, output.row, last - first, output.columns * lanes, function);
-                    }
-                }
                 band += rows;
             }
         }
@@ -41,7 +32,7 @@ impl Run<'_> {
         let place = |map: &Map, block: usize, y: usize, x: usize| {
             self.at(map.at).wrapping_add(image * map.image + block * map.block + y * map.row + x * map.pixel)
         };
-        for block in 0..input.blocks() {
+        for block in self.share.of(input.blocks()) {
             for tile in 0..tiles {
                 let (y, x) = ((band + tile / wide) * 4, tile % wide * 4);
                 let p = Input {
@@ -90,8 +81,11 @@ impl Run<'_> {
             range: (f32::NEG_INFINITY, f32::INFINITY),
             function: None,
         };
+        self.barrier.wait();
         self.convolve(&c);
-        for block in 0..output.blocks() {
+        self.barrier.wait();
+        let (first, last) = (band * 4, ((band + rows) * 4).min(output.rows));
+        for block in self.share.of(output.blocks()) {
             for tile in 0..tiles {
                 let (y, x) = ((band + tile / wide) * 4, tile % wide * 4);
                 let p = Output {
@@ -112,6 +106,10 @@ impl Run<'_> {
                 };
                 // SAFETY: as above; rows and columns beyond the output are not stored.
                 unsafe { (self.kernels.restore)(&p) }
+            }
+            if let Some(function) = w.function {
+                let at = place(output, block, first, 0);
+                self.rows(at, output.row, last - first, output.columns * lanes, function);
             }
         }
     }
