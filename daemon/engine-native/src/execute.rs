@@ -10,6 +10,7 @@
 
 mod elements;
 mod products;
+mod recurrent;
 mod windows;
 
 use std::time::{Duration, Instant};
@@ -104,6 +105,7 @@ impl Run<'_> {
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {
                 self.pack(*from, (*row, *column), (*rows, *columns), *parts, *to, *scale);
             }
+            Step::Recurrent(step) => self.recurrent(step),
             Step::Reference { node, inputs, outputs } => return self.reference(*node, inputs, outputs),
         }
         Ok(())
