@@ -11,6 +11,7 @@
 mod convolve;
 mod elements;
 mod pack;
+mod recurrent;
 mod share;
 mod windows;
 mod winograd;
@@ -173,6 +174,7 @@ impl Run<'_> {
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {
                 self.pack(*from, (*row, *column), (*rows, *columns), *parts, *to, *scale);
             }
+            Step::Recurrent(step) => self.recurrent(step),
             Step::Reference { node, inputs, outputs } => return self.reference(*node, inputs, outputs),
         }
         Ok(())

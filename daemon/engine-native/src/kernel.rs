@@ -16,6 +16,7 @@ pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod isa;
 pub(crate) mod pool;
+pub(crate) mod recurrent;
 pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod winograd;

@@ -11,6 +11,7 @@ mod elementwise;
 mod movement;
 mod needs;
 mod product;
+mod recurrent;
 mod resize;
 mod transposed;
 
@@ -330,6 +331,7 @@ impl<'a> Lowering<'a> {
             Op::Attention(attention) => self.attention(*attention, node),
             Op::Unary(unary) => self.unary(*unary, node),
             Op::Binary(binary) => self.binary(*binary, node),
+            Op::Recurrent(layer) => self.recurrent(layer, node),
             Op::BatchNorm(norm) => self.batch_norm(norm, node),
             Op::LayerNorm(norm) if !norm.statistics => self.layer_norm(norm.axis, norm.epsilon, false, node),
             Op::RmsNorm(norm) => self.layer_norm(norm.axis, norm.epsilon, true, node),

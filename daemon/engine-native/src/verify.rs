@@ -303,6 +303,7 @@ mod tests {
             | Step::Copy(_)
             | Step::Normalise { .. }
             | Step::Pack { .. }
+            | Step::Recurrent(_)
             | Step::Reference { .. } => {
                 unreachable!("the net has no such step")
             }

@@ -9,6 +9,7 @@ use super::{
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
     pool::{self, Pool, Whole},
+    recurrent::{self, Moment},
     rows::{self, Normalise, Softmax},
     simd,
     winograd::{self, Input, Output},
@@ -41,6 +42,9 @@ pub(crate) struct Kernels {
     pub(crate) vector: Kernel<Vector>,
     pub(crate) interleave: Kernel<Interleave>,
     pub(crate) separate: Kernel<Interleave>,
+    pub(crate) lstm: Kernel<Moment>,
+    pub(crate) gru: Kernel<Moment>,
+    pub(crate) rnn: Kernel<Moment>,
 }
 
 /// Columns that the depthwise kernels compute at once, at most.
@@ -149,6 +153,9 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] vector(Vector) = activation::vector);
             instance!(@entry [$($feature)?] interleave(Interleave) = activation::interleave);
             instance!(@entry [$($feature)?] separate(Interleave) = activation::separate);
+            instance!(@entry [$($feature)?] lstm(Moment) = recurrent::lstm);
+            instance!(@entry [$($feature)?] gru(Moment) = recurrent::gru);
+            instance!(@entry [$($feature)?] rnn(Moment) = recurrent::rnn);
 
             fn choose_tiles(pixels: usize, blocks: usize) -> Option<Kernel<Tiles>> {
                 match (pixels, blocks) {
@@ -167,7 +174,7 @@ macro_rules! instance {
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
                 maximum, average, whole, transform, restore, softmax, normalise, along, map, combine, vector,
-                interleave, separate,
+                interleave, separate, lstm, gru, rnn,
             };
         }
     };

@@ -1,5 +1,7 @@
 //! What a step touches: the first and last float of each operand.
 
+mod recurrent;
+
 use crate::{
     kernel::{
         along,
@@ -117,6 +119,7 @@ impl Touches {
                 let packed = pack::packed_length(*rows, *columns, kernels.lanes);
                 t.buffer(*to, 0, &[(parts.count, parts.weights)], packed);
             }
+            Step::Recurrent(step) => t.recurrent(step, kernels)?,
             Step::Reference { node, inputs, outputs } => t.reference(*node, inputs, outputs, plan)?,
         }
         Some(t)
