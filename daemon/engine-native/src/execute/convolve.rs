@@ -20,7 +20,9 @@ use crate::{
 const SPAN: usize = 2048;
 
 /// Products after which a sum is put down, so that the weights of a job stay near; more are split evenly.
-const DEPTH: usize = 384;
+const DEPTH: usize = 192;
+/// The same where all channels of a pixel lie next to each other, and are brought near without being asked for.
+const ROW_DEPTH: usize = 384;
 
 /// Floats of input that are read again from near: 128 KiB.
 const NEAR: usize = 32 << 10;
@@ -56,7 +58,7 @@ fn depths(c: &Convolve) -> impl Iterator<Item = Depth> {
     let single = c.channel_block >= c.channels;
     let unit = if single { 8 } else { c.channel_block };
     let taps = (c.taps.0 * c.taps.1).max(1);
-    let parts = (c.channels * taps).div_ceil(DEPTH).max(1);
+    let parts = (c.channels * taps).div_ceil(if single { ROW_DEPTH } else { DEPTH }).max(1);
     // With several rows of taps a single block lies in pieces; it is not cut.
     let parts = if single && taps > 1 { 1 } else { parts };
     let step = c.channels.div_ceil(parts).next_multiple_of(unit).max(1);
@@ -198,6 +200,7 @@ impl Run<'_> {
             weight_step,
             ahead: weights,
             ahead_step: 0,
+            input_ahead: 0,
             bias: self.constant(bias),
             output: place(out).wrapping_add(first * out_block),
             out_pixel: out.pixel,
@@ -219,6 +222,17 @@ impl Run<'_> {
             column: 0,
             count: 0,
         };
+        let blocked = c.channel_block == lanes && c.taps == (1, 1) && c.in_pixel == lanes;
+        let start = |job: &Job| (job.pixels.start * lanes).wrapping_add(job.depth.offset);
+        let input_ahead = match next {
+            // What the next job reads, where that is something else.
+            Some((at, next)) if at == part && start(next) != start(job) => {
+                start(next).wrapping_sub(start(job))
+            }
+            _ if first == 0 => 6 * lanes,
+            _ => 0,
+        };
+        let tiles = Tiles { input_ahead: if blocked && is_flat { input_ahead } else { 0 }, ..tiles };
         let (ahead, _, floats) = next.map_or((weights, 0, 0), |(part, next)| self.panel(c, part, next));
         let function = if depth.is_last { c.function } else { None };
         self.tiles(c, &tiles, job, (ahead, if ahead == weights { 0 } else { floats }), function);

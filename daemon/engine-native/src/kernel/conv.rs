@@ -6,6 +6,7 @@
 //! map needs no particular width. A token of a transformer is a pixel, a feature is a channel.
 
 use super::simd::Simd;
+use crate::memory::LINE;
 
 /// Consecutive tiles of one group of output channels. Distances are in floats.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Tiles {
     pub(crate) ahead: *const f32,
     /// Floats from one line that is asked for to the next, every [`UNROLLED`] products; 0 where nothing comes next.
     pub(crate) ahead_step: usize,
+    /// Floats from the input of a tile to input that is asked for meanwhile; 0 for none.
+    pub(crate) input_ahead: usize,
     /// Bias, `[BLOCKS * LANES]`.
     pub(crate) bias: *const f32,
     /// The first output pixel, in the first block of the group.
@@ -190,6 +193,12 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
         let (mut row, mut column) = (t.kernel_rows, t.kernel_columns);
         let mut here = left.min(t.channel_block);
         loop {
+            if t.input_ahead != 0 {
+                let next = pixels[0].wrapping_add(at).wrapping_add(t.input_ahead);
+                for line in 0..(PIXELS * S::LANES).div_ceil(LINE) {
+                    S::prefetch(next.wrapping_add(line * LINE));
+                }
+            }
             let end = at.wrapping_add(here);
             let mut channel = at;
             while channel.wrapping_add(UNROLLED) <= end {
@@ -242,6 +251,17 @@ unsafe fn product<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
 ) {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
+        if BLOCKS > PIXELS {
+            // Fewer registers for what is read than for weights of all blocks.
+            let values = pixels.map(|pixel| S::splat_from(pixel.add(channel)));
+            for o in 0..BLOCKS {
+                let w = S::load(weights.add(o * S::LANES));
+                for (row, value) in sums.iter_mut().zip(values) {
+                    row[o] = S::fma(value, w, row[o]);
+                }
+            }
+            return;
+        }
         let mut w = [S::splat(0.0); BLOCKS];
         for (o, w) in w.iter_mut().enumerate() {
             *w = S::load(weights.add(o * S::LANES));

@@ -199,10 +199,10 @@ macro_rules! instance {
 instance!(avx512, Avx512, simd::Avx512, ["avx512f"], [0, 12, 12, 8, 6],
     1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 3: 1 2 3 4 5 6 7 8; 4: 1 2 3 4 5 6);
 #[cfg(target_arch = "x86_64")]
-instance!(avx2, Avx2, simd::Avx2, ["avx2,fma"], [0, 8, 6, 3, 2],
-    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2);
+instance!(avx2, Avx2, simd::Avx2, ["avx2,fma"], [0, 8, 6, 3, 3],
+    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
 #[cfg(target_arch = "aarch64")]
-instance!(neon, Neon, simd::Neon, [], [0, 8, 6, 3, 2],
-    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2);
-instance!(portable, Portable, simd::Portable, [], [0, 8, 6, 3, 2],
-    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2);
+instance!(neon, Neon, simd::Neon, [], [0, 8, 6, 3, 3],
+    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
+instance!(portable, Portable, simd::Portable, [], [0, 8, 6, 3, 3],
+    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
