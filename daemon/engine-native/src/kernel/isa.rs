@@ -8,6 +8,7 @@ use super::{
     along::{self, Along},
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
+    elements::{self, Row},
     pool::{self, Pool, Whole},
     rows::{self, Normalise, Softmax},
     simd,
@@ -36,6 +37,7 @@ pub(crate) struct Kernels {
     pub(crate) softmax: Kernel<Softmax>,
     pub(crate) normalise: Kernel<Normalise>,
     pub(crate) along: Kernel<Along>,
+    pub(crate) elements: Kernel<Row>,
     pub(crate) map: Kernel<Map>,
     pub(crate) combine: Kernel<Combine>,
     pub(crate) vector: Kernel<Vector>,
@@ -144,6 +146,7 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] softmax(Softmax) = rows::softmax);
             instance!(@entry [$($feature)?] normalise(Normalise) = rows::normalise);
             instance!(@entry [$($feature)?] along(Along) = along::along);
+            instance!(@entry [$($feature)?] elements(Row) = elements::elements);
             instance!(@entry [$($feature)?] map(Map) = activation::map);
             instance!(@entry [$($feature)?] combine(Combine) = activation::combine);
             instance!(@entry [$($feature)?] vector(Vector) = activation::vector);
@@ -166,7 +169,7 @@ macro_rules! instance {
                 tile_pixels: $pixels,
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
-                maximum, average, whole, transform, restore, softmax, normalise, along, map, combine, vector,
+                maximum, average, whole, transform, restore, softmax, normalise, along, elements, map, combine, vector,
                 interleave, separate,
             };
         }
