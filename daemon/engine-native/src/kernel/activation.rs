@@ -406,7 +406,12 @@ pub(crate) unsafe fn interleave<S: Simd>(p: &Interleave) {
     unsafe {
         for y in 0..p.rows {
             let (from, to) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
-            for x in 0..p.width {
+            let mut done = 0;
+            while p.channels == S::LANES && done + S::LANES <= p.width {
+                S::turn(from.add(done), p.plain_channel, to.add(done * S::LANES), S::LANES);
+                done += S::LANES;
+            }
+            for x in done..p.width {
                 let mut lanes = [0.0; super::simd::MAX_LANES];
                 for (c, lane) in lanes.iter_mut().enumerate().take(p.channels) {
                     *lane = *from.add(c * p.plain_channel + x);
@@ -427,8 +432,13 @@ pub(crate) unsafe fn separate<S: Simd>(p: &Interleave) {
     unsafe {
         for y in 0..p.rows {
             let (to, from) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
+            let mut done = 0;
+            while p.channels == S::LANES && done + S::LANES <= p.width {
+                S::turn(from.add(done * S::LANES), S::LANES, to.add(done), p.plain_channel);
+                done += S::LANES;
+            }
             for c in 0..p.channels {
-                for x in 0..p.width {
+                for x in done..p.width {
                     *to.add(c * p.plain_channel + x) = *from.add(x * S::LANES + c);
                 }
             }

@@ -6,6 +6,7 @@
 //! map needs no particular width. A token of a transformer is a pixel, a feature is a channel.
 
 use super::simd::Simd;
+use crate::memory::LINE;
 
 /// Consecutive tiles of one group of output channels. Distances are in floats.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +107,11 @@ pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t:
             for pixel in &mut pixels {
                 *pixel = t.input.wrapping_add(input.next(t.in_pixel, in_turn, t.width));
             }
-            let mut sums = sum_up::<S, PIXELS, BLOCKS>(t, &pixels);
+            let mut sums = if t.weight_step == BLOCKS * S::LANES {
+                sum_up::<S, PIXELS, BLOCKS, true>(t, &pixels)
+            } else {
+                sum_up::<S, PIXELS, BLOCKS, false>(t, &pixels)
+            };
             if !t.residual.is_null() {
                 for row in &mut sums {
                     let from =
@@ -135,9 +140,9 @@ pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t:
     }
 }
 
-/// Bias plus the products of one tile.
+/// Bias plus the products of one tile. `PACKED`: the weights of one product follow those of the one before.
 #[inline(always)]
-unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
+unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize, const PACKED: bool>(
     t: &Tiles,
     pixels: &[*const f32; PIXELS],
 ) -> [[S::V; BLOCKS]; PIXELS] {
@@ -150,17 +155,47 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
                 row[o] = bias;
             }
         }
-        // One loop over all taps of all blocks rather than a nest, and nothing unrolled: so every pointer of the inner
-        // loop but one stays in its register, and every sum in its own.
+        // One loop over all taps of all blocks rather than a nest: so every pointer of the inner loop but one stays in
+        // its register, and every sum in its own.
         let row_turn = t.tap_row.wrapping_sub((t.kernel_columns - 1).wrapping_mul(t.tap_column));
+        let step = if PACKED { BLOCKS * S::LANES } else { t.weight_step };
         let mut weights = t.weights;
         let (mut left, mut block, mut at) = (t.channels, 0_usize, 0_usize);
+        if t.kernel_rows * t.kernel_columns == 1 && t.channel_block == S::LANES && BLOCKS != 3 {
+            // One tap: whole blocks of channels with nothing else to count. (With three blocks every register is taken;
+            // unrolled this far, sums are put aside.)
+            while left >= S::LANES {
+                bring_next::<S, PIXELS>(pixels[0].wrapping_add(at));
+                for first in 0..S::LANES / 8 {
+                    let (w, channel) = (weights.wrapping_add(8 * first * step), at.wrapping_add(8 * first));
+                    four::<S, PIXELS, BLOCKS>(w, step, t.prefetch, pixels, channel, &mut sums);
+                    let (w, channel) = (w.wrapping_add(4 * step), channel.wrapping_add(4));
+                    four::<S, PIXELS, BLOCKS>(w, step, t.prefetch, pixels, channel, &mut sums);
+                }
+                weights = weights.wrapping_add(S::LANES * step);
+                at = at.wrapping_add(t.in_block);
+                left -= S::LANES;
+            }
+            for channel in at..at.wrapping_add(left) {
+                product::<S, PIXELS, BLOCKS>(weights, t.prefetch, pixels, channel, &mut sums);
+                weights = weights.wrapping_add(step);
+            }
+            return sums;
+        }
         let (mut row, mut column) = (t.kernel_rows, t.kernel_columns);
         let mut here = left.min(t.channel_block);
         loop {
-            for channel in at..at.wrapping_add(here) {
+            bring_next::<S, PIXELS>(pixels[0].wrapping_add(at));
+            let (mut channel, end) = (at, at.wrapping_add(here));
+            while channel.wrapping_add(4) <= end {
+                four::<S, PIXELS, BLOCKS>(weights, step, t.prefetch, pixels, channel, &mut sums);
+                weights = weights.wrapping_add(4 * step);
+                channel = channel.wrapping_add(4);
+            }
+            while channel < end {
                 product::<S, PIXELS, BLOCKS>(weights, t.prefetch, pixels, channel, &mut sums);
-                weights = weights.wrapping_add(t.weight_step);
+                weights = weights.wrapping_add(step);
+                channel = channel.wrapping_add(1);
             }
             column -= 1;
             if column > 0 {
@@ -183,6 +218,38 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
             here = left.min(t.channel_block);
         }
         sums
+    }
+}
+
+/// Brings the pixels of the next tile near while this one's are in use: blocks of channels lie far apart, and no
+/// processor foresees that by itself.
+#[inline(always)]
+unsafe fn bring_next<S: Simd, const PIXELS: usize>(pixel: *const f32) {
+    for line in 0..(PIXELS * S::LANES).div_ceil(LINE) {
+        // SAFETY: the caller owes the instruction set; a prefetch may be anywhere.
+        unsafe { S::prefetch_near(pixel.wrapping_add(PIXELS * S::LANES + line * LINE)) }
+    }
+}
+
+/// The products of four channels under one tap: fewer instructions than one at a time, which matters where another thread
+/// shares the core.
+#[inline(always)]
+unsafe fn four<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
+    weights: *const f32,
+    step: usize,
+    prefetch: usize,
+    pixels: &[*const f32; PIXELS],
+    channel: usize,
+    sums: &mut [[S::V; BLOCKS]; PIXELS],
+) {
+    // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
+    unsafe {
+        product::<S, PIXELS, BLOCKS>(weights, prefetch, pixels, channel, sums);
+        let (second, third) = (weights.wrapping_add(step), weights.wrapping_add(2 * step));
+        product::<S, PIXELS, BLOCKS>(second, prefetch, pixels, channel.wrapping_add(1), sums);
+        product::<S, PIXELS, BLOCKS>(third, prefetch, pixels, channel.wrapping_add(2), sums);
+        let fourth = weights.wrapping_add(3 * step);
+        product::<S, PIXELS, BLOCKS>(fourth, prefetch, pixels, channel.wrapping_add(3), sums);
     }
 }
 

@@ -166,4 +166,6 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn prefetch_near(_: *const f32) {}
 }
