@@ -13,6 +13,7 @@ mod elements;
 mod pack;
 mod recurrent;
 mod share;
+mod typed;
 mod windows;
 mod winograd;
 
@@ -169,6 +170,8 @@ impl Run<'_> {
             Step::Scale(step) => self.scale(step),
             Step::Copy(step) => self.copy(step),
             Step::Along(step) => self.along(step),
+            Step::Elements(step) => self.elements(step),
+            Step::Gather(step) => return self.gather(step),
             Step::Softmax { .. } => self.softmax(step),
             Step::Normalise { .. } => self.normalise(step),
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {

@@ -14,6 +14,7 @@ pub(crate) mod activation;
 pub(crate) mod along;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
+pub(crate) mod elements;
 pub(crate) mod isa;
 pub(crate) mod pool;
 pub(crate) mod recurrent;

@@ -6,6 +6,7 @@
 use crate::kernel::{
     activation::{Function, Pairwise},
     along,
+    elements::Each,
     recurrent::Gate,
 };
 
@@ -448,6 +449,62 @@ pub(crate) struct Recurrent {
     pub(crate) bound: f32,
 }
 
+/// One axis of a loop over elements of several datatypes, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// How often.
+    pub(crate) count: usize,
+    /// Distances in the operands.
+    pub(crate) steps: [usize; 3],
+    /// Distance in the output.
+    pub(crate) out: usize,
+}
+
+/// A function of elements of several datatypes, broadcasting.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Elements {
+    /// As many operands as the function has; the others are not read.
+    pub(crate) operands: [Operand; 3],
+    /// The results.
+    pub(crate) output: At,
+    /// Loops, outermost first; along the last one the results lie next to each other.
+    pub(crate) turns: Vec<Turn>,
+    /// The function.
+    pub(crate) each: Each,
+}
+
+/// From where slices are gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From a buffer or the plan's constants.
+    Operand(Operand),
+    /// From a constant of the graph, of `f32`, where it lies: tables may be large.
+    Value(usize),
+}
+
+/// Slices by index along an axis; an index that lies outside is refused when it is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gather {
+    /// `[outer][size][inner]` floats.
+    pub(crate) from: Source,
+    /// Turns.
+    pub(crate) outer: usize,
+    /// Slices along the axis.
+    pub(crate) size: usize,
+    /// Floats of a slice.
+    pub(crate) inner: usize,
+    /// `[count]`, which may count from the end.
+    pub(crate) indices: Operand,
+    /// Whether they have 8 bytes each, not 4.
+    pub(crate) wide: bool,
+    /// How many.
+    pub(crate) count: usize,
+    /// `[outer][count][inner]` floats.
+    pub(crate) to: At,
+    /// The graph's node, for the error.
+    pub(crate) node: usize,
+}
+
 /// What a plan does, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -523,6 +580,10 @@ pub(crate) enum Step {
     Copy(Box<Copy>),
     /// Numbers along one axis taken together.
     Along(Along),
+    /// A function of elements of several datatypes.
+    Elements(Box<Elements>),
+    /// Slices by index.
+    Gather(Box<Gather>),
     /// Softmax of rows.
     Softmax {
         /// `[rows][length]`.
@@ -614,6 +675,8 @@ impl Step {
                 along::Kind::Softmax { .. } => "softmax",
                 along::Kind::Arg { .. } => "best",
             },
+            Self::Elements(_) => "elements",
+            Self::Gather(_) => "gather",
             Self::Softmax { .. } => "softmax",
             Self::Normalise { .. } => "normalise",
             Self::Pack { .. } => "pack",

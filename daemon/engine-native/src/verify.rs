@@ -300,6 +300,8 @@ mod tests {
             Step::Function { count, .. } => *count += far,
             Step::Combine(_)
             | Step::Along(_)
+            | Step::Elements(_)
+            | Step::Gather(_)
             | Step::Copy(_)
             | Step::Normalise { .. }
             | Step::Pack { .. }

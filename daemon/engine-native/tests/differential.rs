@@ -15,6 +15,8 @@ mod along;
 mod threads;
 #[path = "differential/transposed.rs"]
 mod transposed;
+#[path = "differential/typed.rs"]
+mod typed;
 
 use std::sync::Arc;
 
@@ -179,6 +181,8 @@ fn activation() -> impl Strategy<Value = Option<Unary>> {
         Just(Some(Unary::HardSwish)),
         Just(Some(Unary::Gelu)),
         Just(Some(Unary::LeakyRelu { alpha: 0.1 })),
+        Just(Some(Unary::Swish { alpha: 1.7 })),
+        Just(Some(Unary::Softplus)),
     ]
 }
 
@@ -397,6 +401,16 @@ fn functions_agree_on_extreme_numbers_too() {
         Unary::Clip { low: -1.0, high: 2.0 },
         Unary::LeakyRelu { alpha: 0.2 },
         Unary::Elu { alpha: 1.5 },
+        Unary::Selu { alpha: 1.5, gamma: 1.1 },
+        Unary::Affine { alpha: 0.5, beta: -2.0 },
+        Unary::Mish,
+        Unary::Softsign,
+        Unary::Ceil,
+        Unary::Sign,
+        Unary::Log,
+        Unary::Softplus,
+        Unary::Sin,
+        Unary::ThresholdedRelu { alpha: 0.5 },
         Unary::HardSigmoid { alpha: 0.2, beta: 0.5 },
         Unary::Sigmoid,
         Unary::Tanh,

@@ -8,6 +8,7 @@ use super::{
     along::{self, Along},
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
+    elements::{self, Row},
     pool::{self, Pool, Whole},
     recurrent::{self, Moment},
     rows::{self, Normalise, Softmax},
@@ -37,6 +38,7 @@ pub(crate) struct Kernels {
     pub(crate) softmax: Kernel<Softmax>,
     pub(crate) normalise: Kernel<Normalise>,
     pub(crate) along: Kernel<Along>,
+    pub(crate) elements: Kernel<Row>,
     pub(crate) map: Kernel<Map>,
     pub(crate) combine: Kernel<Combine>,
     pub(crate) vector: Kernel<Vector>,
@@ -148,6 +150,7 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] softmax(Softmax) = rows::softmax);
             instance!(@entry [$($feature)?] normalise(Normalise) = rows::normalise);
             instance!(@entry [$($feature)?] along(Along) = along::along);
+            instance!(@entry [$($feature)?] elements(Row) = elements::elements);
             instance!(@entry [$($feature)?] map(Map) = activation::map);
             instance!(@entry [$($feature)?] combine(Combine) = activation::combine);
             instance!(@entry [$($feature)?] vector(Vector) = activation::vector);
@@ -173,7 +176,7 @@ macro_rules! instance {
                 tile_pixels: $pixels,
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
-                maximum, average, whole, transform, restore, softmax, normalise, along, map, combine, vector,
+                maximum, average, whole, transform, restore, softmax, normalise, along, elements, map, combine, vector,
                 interleave, separate, lstm, gru, rnn,
             };
         }

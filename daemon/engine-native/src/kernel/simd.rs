@@ -72,6 +72,19 @@ pub(crate) trait Simd: Copy + 'static {
     /// Asks for the cache line at `p` to be brought near; `p` may be any address.
     unsafe fn prefetch(p: *const f32);
 
+    /// As many rows of [`Simd::LANES`] floats as there are lanes, turned into columns; rows are so many floats apart.
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller owes the rows of both.
+        unsafe {
+            for row in 0..Self::LANES {
+                for column in 0..Self::LANES {
+                    to.add(column * to_row + row).write(from.add(row * from_row + column).read());
+                }
+            }
+        }
+    }
+
     /// As [`Simd::load`] where all lanes exist, else as [`Simd::load_first`].
     #[inline(always)]
     unsafe fn load_up_to(p: *const f32, n: usize) -> Self::V {

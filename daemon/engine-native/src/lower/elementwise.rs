@@ -36,7 +36,15 @@ pub(super) fn function(unary: Unary) -> Option<Function> {
         Unary::Floor => Function::Floor,
         Unary::Round => Function::Round,
         Unary::Elu { alpha } => Function::Elu { slope: alpha },
-        _ => return None,
+        Unary::Selu { alpha, gamma } => Function::Selu { slope: alpha, factor: gamma },
+        Unary::Affine { alpha, beta } => Function::Affine { slope: alpha, offset: beta },
+        Unary::Swish { alpha } => Function::Swish { slope: alpha },
+        Unary::Mish => Function::Mish,
+        Unary::Softsign => Function::Softsign,
+        Unary::Ceil => Function::Ceiling,
+        Unary::Sign => Function::Sign,
+        Unary::Not | Unary::BitNot | Unary::IsNan | Unary::IsInf { .. } => return None,
+        other => Function::Other(other),
     })
 }
 
@@ -48,6 +56,8 @@ fn pairwise(binary: Binary) -> Option<Pairwise> {
         Binary::Div => Pairwise::Divide,
         Binary::Max => Pairwise::Maximum,
         Binary::Min => Pairwise::Minimum,
+        Binary::PRelu => Pairwise::Leaky,
+        Binary::Pow | Binary::Mod | Binary::Fmod => Pairwise::Other(binary),
         _ => return None,
     })
 }
@@ -75,6 +85,9 @@ impl Lowering<'_> {
     pub(super) fn binary(&mut self, binary: Binary, node: &Node) -> Option<()> {
         let (a, b) = (node.inputs.first().copied()??, node.inputs.get(1).copied()??);
         let output = *node.outputs.first()?;
+        let square = binary == Binary::Pow && self.constant_of(Some(b)).is_some_and(|items| *items == [2.0]);
+        let same = square && self.fact(a).shape == self.fact(output).shape;
+        let (binary, b) = if same { (Binary::Mul, a) } else { (binary, b) };
         let pairwise = pairwise(binary)?;
         if !self.is_f32(a) || !self.is_f32(b) {
             return None;

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use agentd_plan::{
     Builder, Fact, Graph, ValueId,
-    op::{ArgReduce, Reduce, Softmax, reduce::ReduceKind},
+    op::{
+        ArgReduce, Binary, Cast, Compare, Gather, Pad, Reduce, Softmax, Tile, Where, movement::PadMode,
+        reduce::ReduceKind,
+    },
 };
-use agentd_types::Datatype::Fp32;
+use agentd_types::Datatype::{Fp32, Int64};
 
 use super::verify;
 use crate::{
+    kernel::elements::Each,
     lower::{Options, plan_of},
-    step::{At, Step},
+    step::{At, Operand, Source, Step},
 };
 
 /// A net with every kind of step on plain values that is damaged here.
@@ -28,6 +32,14 @@ fn graph() -> Arc<Graph> {
     add(Softmax { axis: 2, log: true }.into(), &[soft]);
     add(Reduce { kind: ReduceKind::L2, axes: vec![0, 2], keep: false }.into(), &[soft]);
     add(ArgReduce { largest: true, axis: 1, keep: false, last: false }.into(), &[soft]);
+    let index = add(Cast { to: Int64 }.into(), &[soft]);
+    let doubled = add(Binary::Add.into(), &[index, index]);
+    let flags = add(Compare::Less.into(), &[index, doubled]);
+    add(Where.into(), &[flags, soft, x]);
+    add(Gather { axis: 1 }.into(), &[soft, doubled]);
+    add(Tile { repeats: vec![1, 2, 1] }.into(), &[x]);
+    let (before, after) = (vec![1, 0, 2], vec![0, 1, 0]);
+    add(Pad { mode: PadMode::Reflect, before, after }.into(), &[x]);
     Arc::new(b.finish())
 }
 
@@ -44,6 +56,25 @@ fn damage(step: &mut Step, kind: usize, far: usize) -> bool {
             3 => along.inner = usize::MAX / 2,
             4 => away(&mut along.input, kind / 6),
             _ => away(&mut along.output, kind / 6),
+        },
+        Step::Elements(elements) => match kind % 4 {
+            0 => elements.turns[0].count += far,
+            1 => elements.turns.clear(),
+            2 => elements.each = Each::Choose(3),
+            _ => away(&mut elements.output, kind / 4),
+        },
+        Step::Gather(gather) => match kind % 6 {
+            0 => gather.count += far,
+            1 => gather.size += far,
+            2 => gather.inner = usize::MAX / 3,
+            3 => gather.from = Source::Value(usize::MAX),
+            4 => gather.indices = Operand::Constant(far),
+            _ => away(&mut gather.to, kind / 6),
+        },
+        Step::Copy(copy) => match kind % 3 {
+            0 => copy.axes[0].count += far,
+            1 => copy.axes.clear(),
+            _ => away(&mut copy.to, kind / 3),
         },
         _ => return false,
     }

@@ -10,8 +10,8 @@ use crate::{
     pack,
     plan::Plan,
     step::{
-        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Resize, Sample,
-        Scale, Step, Weights, Winograd,
+        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Elements, Gather, Map, Operand, Parts, Pool,
+        Resize, Sample, Scale, Source, Step, Turn, Weights, Winograd,
     },
 };
 
@@ -98,6 +98,8 @@ impl Touches {
             Step::Combine(step) => t.combine(step)?,
             Step::Copy(step) => t.copy(step)?,
             Step::Along(step) => t.along(step)?,
+            Step::Elements(step) => t.elements(step)?,
+            Step::Gather(step) => t.gather(step, plan)?,
             Step::Softmax { input, output, rows, length, mask, mask_row, .. } => {
                 (*length > 0).then_some(())?;
                 mask.iter().for_each(|mask| t.operand(*mask, &[(*rows, *mask_row), (*length, 1)]));
@@ -341,6 +343,51 @@ impl Touches {
         (!c.axes.is_empty()).then_some(())?;
         self.operand(c.from, &from);
         self.buffer(c.to, 0, &to, 1);
+        Some(())
+    }
+
+    /// Loops in bytes over an operand.
+    fn bytes(&mut self, operand: Operand, loops: &[(usize, usize)], size: usize) {
+        let floats = end(0, loops, size).div_ceil(size_of::<f32>());
+        match operand {
+            Operand::Buffer(at) => self.at(at, floats),
+            Operand::Constant(start) => self.constant(start, floats),
+        }
+    }
+
+    fn elements(&mut self, step: &Elements) -> Option<()> {
+        let (sizes, out_size) = step.each.sizes()?;
+        (step.turns.last()?.out == 1).then_some(())?;
+        let loops = |pick: &dyn Fn(&Turn) -> Option<usize>, size: usize| {
+            let turn = |turn: &Turn| Some((turn.count, pick(turn)?.checked_mul(size)?));
+            step.turns.iter().map(turn).collect::<Option<Vec<_>>>()
+        };
+        for (at, (operand, size)) in
+            step.operands.iter().zip(sizes).enumerate().filter(|(_, (_, size))| *size > 0)
+        {
+            self.bytes(*operand, &loops(&|turn| turn.steps.get(at).copied(), size)?, size);
+        }
+        self.bytes(Operand::Buffer(step.output), &loops(&|turn| Some(turn.out), out_size)?, out_size);
+        Some(())
+    }
+
+    fn gather(&mut self, step: &Gather, plan: &Plan) -> Option<()> {
+        let slices = step.outer.checked_mul(step.inner)?;
+        let floats = slices.checked_mul(step.size)?;
+        match step.from {
+            Source::Operand(Operand::Buffer(at)) => self.at(at, floats),
+            Source::Operand(Operand::Constant(start)) => self.constant(start, floats),
+            Source::Value(index) => {
+                let items = plan.graph.values().get(index)?.constant.as_ref()?.items::<f32>()?;
+                (items.len() >= floats).then_some(())?;
+            }
+        }
+        let words = step.count.checked_mul(if step.wide { 2 } else { 1 })?;
+        match step.indices {
+            Operand::Buffer(at) => self.at(at, words),
+            Operand::Constant(start) => self.constant(start, words),
+        }
+        self.at(step.to, slices.checked_mul(step.count)?);
         Some(())
     }
 

@@ -137,6 +137,16 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn turn(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller owes a processor with AVX-512, which has AVX2, and sixteen rows of sixteen floats at both.
+        unsafe {
+            for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                let (from, to) = (from.add(row * from_row + column), to.add(column * to_row + row));
+                super::avx2::turn(from, from_row, to, to_row);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
         // SAFETY: the caller owes a processor with AVX-512; a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
