@@ -9,6 +9,7 @@
 )]
 
 mod elements;
+mod norm;
 mod products;
 mod typed;
 mod windows;
@@ -105,6 +106,8 @@ impl Run<'_> {
             Step::Along(step) => self.along(step),
             Step::Elements(step) => self.elements(step),
             Step::Gather(step) => return self.gather(step),
+            Step::GroupNorm(step) => self.group_norm(step),
+            Step::LocalNorm(step) => self.local_norm(step),
             Step::Softmax { .. } => self.softmax(step),
             Step::Normalise { .. } => self.normalise(step),
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {

@@ -11,6 +11,8 @@
 
 #[path = "differential/along.rs"]
 mod along;
+#[path = "differential/norm.rs"]
+mod norm;
 #[path = "differential/transposed.rs"]
 mod transposed;
 #[path = "differential/typed.rs"]
