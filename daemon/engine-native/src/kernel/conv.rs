@@ -127,6 +127,10 @@ pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t:
             let (low, high) = (S::splat(t.low), S::splat(t.high));
             for row in &sums {
                 let to = t.output.wrapping_add(output.next(t.out_pixel, out_turn, t.width));
+                // Rows of features are far apart: where the next group will write, memory is asked for now.
+                if t.out_pixel > S::LANES {
+                    S::prefetch_near(to.wrapping_add(BLOCKS * t.out_block + S::LANES));
+                }
                 for (o, sum) in row.iter().enumerate() {
                     let (to, value) = (to.wrapping_add(o * t.out_block), S::min(high, S::max(low, *sum)));
                     if o + 1 == BLOCKS && t.tail < S::LANES {
