@@ -10,6 +10,7 @@
 
 mod convolve;
 mod elements;
+mod norm;
 mod pack;
 mod recurrent;
 mod share;
@@ -172,6 +173,8 @@ impl Run<'_> {
             Step::Along(step) => self.along(step),
             Step::Elements(step) => self.elements(step),
             Step::Gather(step) => return self.gather(step),
+            Step::GroupNorm(step) => self.group_norm(step),
+            Step::LocalNorm(step) => self.local_norm(step),
             Step::Softmax { .. } => self.softmax(step),
             Step::Normalise { .. } => self.normalise(step),
             Step::Pack { from, row, column, rows, columns, parts, to, scale } => {

@@ -16,6 +16,7 @@ pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod elements;
 pub(crate) mod isa;
+pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod recurrent;
 pub(crate) mod rows;

@@ -11,6 +11,7 @@ mod elementwise;
 mod gather;
 mod movement;
 mod needs;
+mod norm;
 mod product;
 mod recurrent;
 mod resize;
@@ -359,6 +360,8 @@ impl<'a> Lowering<'a> {
                 .or_else(|| self.softmax_along(*softmax, node)),
             Op::Reduce(reduce) => self.reduce(reduce, node).or_else(|| self.reduce_plain(reduce, node)),
             Op::ArgReduce(arg) => self.arg_reduce(*arg, node),
+            Op::GroupNorm(norm) => self.group_norm(*norm, node),
+            Op::LocalResponseNorm(norm) => self.local_norm(*norm, node),
             Op::Concat(concat) => self.concat(concat.axis, node),
             Op::Reshape(_) => self.reshape(node),
             Op::Transpose(transpose) => self.transpose(&transpose.perm, node),

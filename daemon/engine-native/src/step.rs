@@ -449,6 +449,52 @@ pub(crate) struct Recurrent {
     pub(crate) bound: f32,
 }
 
+/// Groups of channels of plain maps, each brought to mean 0 and variance 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GroupNorm {
+    /// `[images][groups][channels][plane]`.
+    pub(crate) input: At,
+    /// The same; may be the input.
+    pub(crate) output: At,
+    /// Images.
+    pub(crate) images: usize,
+    /// Groups of an image.
+    pub(crate) groups: usize,
+    /// Channels of a group.
+    pub(crate) channels: usize,
+    /// Floats of a channel.
+    pub(crate) plane: usize,
+    /// Factors among the constants, one a channel.
+    pub(crate) scale: usize,
+    /// Summands among the constants, one a channel.
+    pub(crate) bias: usize,
+    /// Added to the variance.
+    pub(crate) epsilon: f32,
+}
+
+/// Channels of plain maps divided by a power of the squares of their neighbours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LocalNorm {
+    /// `[images][channels][plane]`.
+    pub(crate) input: At,
+    /// The same; not the input.
+    pub(crate) output: At,
+    /// Images.
+    pub(crate) images: usize,
+    /// Channels.
+    pub(crate) channels: usize,
+    /// Floats of a channel.
+    pub(crate) plane: usize,
+    /// Channels before and after that count.
+    pub(crate) reach: (usize, usize),
+    /// Multiplies the sum of squares.
+    pub(crate) factor: f32,
+    /// Added to it.
+    pub(crate) bias: f32,
+    /// The power.
+    pub(crate) power: f32,
+}
+
 /// One axis of a loop over elements of several datatypes, in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Turn {
@@ -584,6 +630,10 @@ pub(crate) enum Step {
     Elements(Box<Elements>),
     /// Slices by index.
     Gather(Box<Gather>),
+    /// Norm over groups of channels.
+    GroupNorm(Box<GroupNorm>),
+    /// Norm over neighbouring channels.
+    LocalNorm(Box<LocalNorm>),
     /// Softmax of rows.
     Softmax {
         /// `[rows][length]`.
@@ -677,8 +727,8 @@ impl Step {
             },
             Self::Elements(_) => "elements",
             Self::Gather(_) => "gather",
+            Self::Normalise { .. } | Self::GroupNorm(_) | Self::LocalNorm(_) => "normalise",
             Self::Softmax { .. } => "softmax",
-            Self::Normalise { .. } => "normalise",
             Self::Pack { .. } => "pack",
             Self::Recurrent(_) => "recurrent",
             Self::Reference { .. } => "reference",

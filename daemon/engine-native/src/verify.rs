@@ -302,6 +302,8 @@ mod tests {
             | Step::Along(_)
             | Step::Elements(_)
             | Step::Gather(_)
+            | Step::GroupNorm(_)
+            | Step::LocalNorm(_)
             | Step::Copy(_)
             | Step::Normalise { .. }
             | Step::Pack { .. }

@@ -11,6 +11,8 @@
 
 #[path = "differential/along.rs"]
 mod along;
+#[path = "differential/norm.rs"]
+mod norm;
 #[path = "differential/threads.rs"]
 mod threads;
 #[path = "differential/transposed.rs"]
@@ -202,6 +204,25 @@ proptest! {
         // The second one reads a map with a halo.
         let second = net.conv(first, 9, self::window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, None);
         check(net.finish(second), seed);
+    }
+
+    #[test]
+    fn convolutions_of_many_lines_agree(
+        (n, groups, c, m) in (1..9_usize, 1..3_usize, 1..12_usize, 1..12_usize), size in 1..20_usize, k in 1..5_usize,
+        s in 1..3_usize, pad in 0..3_usize, act in activation(), seed in 0..1000_u64,
+    ) {
+        let line = |k: usize, s: usize, pad: usize| Window {
+            strides: vec![s], pads_begin: vec![pad], pads_end: vec![pad], ..Window::new(vec![k])
+        };
+        prop_assume!(line(k, s, pad).output(&[size]).is_ok());
+        let mut net = Net::new(seed);
+        let x = net.input(&[n, groups * c, size]);
+        let first = net.conv(x, groups * m, line(k, s, pad), groups, act);
+        let second = net.conv(first, 9, line(3, 1, 1), 1, None);
+        let (w, bias) = (net.constant(&[9, 9, 1]), net.constant(&[9]));
+        let one = Conv { window: Window::new([1]), groups: 1, activation: act };
+        let third = net.node(one, &[second, w, bias, second]);
+        check(net.finish(third), seed);
     }
 
     #[test]

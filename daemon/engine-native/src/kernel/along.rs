@@ -260,6 +260,20 @@ unsafe fn row<S: Simd, const FOLD: u8>(from: *const f32, count: usize) -> S::V {
     }
 }
 
+/// The sum of numbers that lie next to each other.
+///
+/// # Safety
+/// The processor has the instruction set of `S`, and `from` is valid for `count` floats.
+#[inline(always)]
+pub(super) unsafe fn total<S: Simd>(from: *const f32, count: usize) -> f32 {
+    // SAFETY: the caller owes the instruction set, and the floats; the array holds a vector.
+    unsafe {
+        let mut lanes = [0.0; MAX_LANES];
+        S::store(lanes.as_mut_ptr(), row::<S, SUM>(from, count));
+        lanes[0]
+    }
+}
+
 /// Softmax or its logarithm, a vector of neighbours at a time.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(p: &Along, log: bool) {

@@ -9,6 +9,7 @@ use super::{
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
     elements::{self, Row},
+    norm::{self, Groups, Neighbours},
     pool::{self, Pool, Whole},
     recurrent::{self, Moment},
     rows::{self, Normalise, Softmax},
@@ -39,6 +40,8 @@ pub(crate) struct Kernels {
     pub(crate) normalise: Kernel<Normalise>,
     pub(crate) along: Kernel<Along>,
     pub(crate) elements: Kernel<Row>,
+    pub(crate) groups: Kernel<Groups>,
+    pub(crate) neighbours: Kernel<Neighbours>,
     pub(crate) map: Kernel<Map>,
     pub(crate) combine: Kernel<Combine>,
     pub(crate) vector: Kernel<Vector>,
@@ -151,6 +154,8 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] normalise(Normalise) = rows::normalise);
             instance!(@entry [$($feature)?] along(Along) = along::along);
             instance!(@entry [$($feature)?] elements(Row) = elements::elements);
+            instance!(@entry [$($feature)?] groups(Groups) = norm::groups);
+            instance!(@entry [$($feature)?] neighbours(Neighbours) = norm::neighbours);
             instance!(@entry [$($feature)?] map(Map) = activation::map);
             instance!(@entry [$($feature)?] combine(Combine) = activation::combine);
             instance!(@entry [$($feature)?] vector(Vector) = activation::vector);
@@ -176,8 +181,8 @@ macro_rules! instance {
                 tile_pixels: $pixels,
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
-                maximum, average, whole, transform, restore, softmax, normalise, along, elements, map, combine, vector,
-                interleave, separate, lstm, gru, rnn,
+                maximum, average, whole, transform, restore, softmax, normalise, along, elements, groups, neighbours,
+                map, combine, vector, interleave, separate, lstm, gru, rnn,
             };
         }
     };

@@ -100,8 +100,36 @@ impl Lowering<'_> {
         let weights = Weights::Packed { start: self.constants(&packed) };
         let bias = self.channel_constants(bias, columns);
         let step = dense(&plane, input, output, residual, weights, bias, ending);
-        self.push(Step::Convolve(Box::new(step)));
+        self.push_convolution(step);
         Some(())
+    }
+
+    /// A convolution; images of one row become rows of one image, so that they share the weights that are near.
+    fn push_convolution(&mut self, step: Convolve) {
+        let output = step.output;
+        if output.images == 1 || output.rows != 1 || step.taps.0 != 1 {
+            self.push(Step::Convolve(Box::new(step)));
+            return;
+        }
+        let rows = |map: Map| Map {
+            images: 1,
+            rows: map.images,
+            image: 0,
+            row: map.image,
+            halo: Halo::default(),
+            ..map
+        };
+        let step = Convolve {
+            in_image: 0,
+            in_row: step.in_image,
+            output: rows(output),
+            residual: step.residual.map(rows),
+            ..step
+        };
+        self.push(Step::Convolve(Box::new(step)));
+        if output.halo != Halo::default() {
+            self.push(Step::Halo { map: output });
+        }
     }
 
     /// Few input channels, read from the plain form: the taps of a row are taken as channels that lie next to each other.
@@ -145,7 +173,7 @@ impl Lowering<'_> {
             function,
             ..dense(plane, input, output, residual, weights, bias, (range, function))
         };
-        self.push(Step::Convolve(Box::new(step)));
+        self.push_convolution(step);
         Some(())
     }
 
@@ -198,7 +226,7 @@ impl Lowering<'_> {
                 bias,
                 ending,
             );
-            self.push(Step::Convolve(Box::new(step)));
+            self.push_convolution(step);
         }
         Some(())
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use agentd_plan::{
-    Builder, Fact, Graph, ValueId,
+    Array, Builder, Fact, Graph, ValueId,
     op::{
-        ArgReduce, Binary, Cast, Compare, Gather, Pad, Reduce, Softmax, Tile, Where, movement::PadMode,
-        reduce::ReduceKind,
+        ArgReduce, Binary, Cast, Compare, Gather, GroupNorm, LocalResponseNorm, Pad, Reduce, Softmax, Tile,
+        Where, movement::PadMode, reduce::ReduceKind,
     },
 };
 use agentd_types::Datatype::{Fp32, Int64};
@@ -40,6 +40,12 @@ fn graph() -> Arc<Graph> {
     add(Tile { repeats: vec![1, 2, 1] }.into(), &[x]);
     let (before, after) = (vec![1, 0, 2], vec![0, 1, 0]);
     add(Pad { mode: PadMode::Reflect, before, after }.into(), &[x]);
+    let norm = LocalResponseNorm { size: 3, alpha: 1e-4, beta: 0.75, bias: 1.0 };
+    add(norm.into(), &[x]);
+    let per_channel = b.constant("c", Array::new(vec![5], vec![1.0_f32; 5]).unwrap()).unwrap();
+    let norm = GroupNorm { groups: 5, epsilon: 1e-5 };
+    let y = b.node(norm, &[Some(x), Some(per_channel), Some(per_channel)], "norm").unwrap()[0];
+    b.output("norm", y).unwrap();
     Arc::new(b.finish())
 }
 
@@ -70,6 +76,19 @@ fn damage(step: &mut Step, kind: usize, far: usize) -> bool {
             3 => gather.from = Source::Value(usize::MAX),
             4 => gather.indices = Operand::Constant(far),
             _ => away(&mut gather.to, kind / 6),
+        },
+        Step::GroupNorm(norm) => match kind % 5 {
+            0 => norm.groups += far,
+            1 => norm.plane += far,
+            2 => norm.scale += far,
+            3 => norm.bias = usize::MAX,
+            _ => away(&mut norm.output, kind / 5),
+        },
+        Step::LocalNorm(norm) => match kind % 4 {
+            0 => norm.images += far,
+            1 => norm.channels = usize::MAX / 2,
+            2 => norm.reach.1 = usize::MAX,
+            _ => away(&mut norm.input, kind / 4),
         },
         Step::Copy(copy) => match kind % 3 {
             0 => copy.axes[0].count += far,

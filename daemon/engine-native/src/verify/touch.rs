@@ -100,6 +100,21 @@ impl Touches {
             Step::Along(step) => t.along(step)?,
             Step::Elements(step) => t.elements(step)?,
             Step::Gather(step) => t.gather(step, plan)?,
+            Step::GroupNorm(step) => {
+                let channels = step.groups.checked_mul(step.channels)?;
+                let floats = step.images.checked_mul(channels)?.checked_mul(step.plane)?;
+                t.at(step.input, floats);
+                t.at(step.output, floats);
+                t.constant(step.scale, channels);
+                t.constant(step.bias, channels);
+            }
+            Step::LocalNorm(step) => {
+                let floats = step.images.checked_mul(step.channels)?.checked_mul(step.plane)?;
+                t.at(step.input, floats);
+                t.at(step.output, floats);
+                // A neighbour's number must not wrap.
+                step.channels.checked_add(step.reach.1)?.checked_add(1)?;
+            }
             Step::Softmax { input, output, rows, length, mask, mask_row, .. } => {
                 (*length > 0).then_some(())?;
                 mask.iter().for_each(|mask| t.operand(*mask, &[(*rows, *mask_row), (*length, 1)]));
