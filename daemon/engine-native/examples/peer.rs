@@ -3,9 +3,16 @@
 
 #![allow(clippy::print_stdout, clippy::indexing_slicing, reason = "a tool for developers")]
 
-use std::{error::Error, fs, io::BufRead, path::Path, sync::Arc, time::Instant};
+use std::{
+    error::Error,
+    fs,
+    io::BufRead,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
-use agentd_engine_native::{Isa, Model, Options};
+use agentd_engine_native::{Isa, Model, Options, Team};
 use agentd_plan::{Array, Fact, Given, Graph, Numerics, fuse, import};
 use agentd_types::Datatype;
 use serde_json::{Value, json};
@@ -63,9 +70,7 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
         let bytes = fs::read(tensor["file"].as_str().ok_or("peer.question: file")?)?;
         inputs.push((name, Fact::new(datatype, shape), bytes, tensor["constant"] == true));
     }
-    if question["threads"].as_u64().unwrap_or(1) != 1 {
-        return Err("peer.threads: the engine runs on one thread".into());
-    }
+    let threads = usize::try_from(question["threads"].as_u64().unwrap_or(1))?;
     let mut shapes = Vec::new();
     let mut constants = Vec::new();
     for (name, fact, bytes, constant) in &inputs {
@@ -99,6 +104,7 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
             .ok_or_else(|| format!("peer.isa: {name} is not to be had here"))?,
     };
     let model = Model::new(Arc::clone(&fused), Options { isa, numerics })?;
+    let model = if threads > 1 { model.with_team(Arc::new(Mutex::new(Team::new(threads)))) } else { model };
     let answer = json!({
         "nanoseconds": nanoseconds(start),
         "fallbacks": model.fallbacks(),

@@ -43,6 +43,9 @@ pub enum RunError {
         /// Why not.
         reason: String,
     },
+    /// A thread that took part in the run ended.
+    #[error("a thread of the run has failed")]
+    Stopped,
     /// A datatype that has no fixed size.
     #[error("texts have no place in a buffer")]
     Text,
@@ -64,6 +67,7 @@ impl Coded for RunError {
         Code::new(match self {
             Self::Arena => "native.arena",
             Self::Input { .. } => "native.input",
+            Self::Stopped => "native.stopped",
             Self::Text => "native.text",
             Self::Node { .. } => "native.node",
             Self::Value(_) => "native.value",

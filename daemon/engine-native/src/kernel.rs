@@ -11,12 +11,16 @@
 #![allow(clippy::indexing_slicing, reason = "indices are below constants of the same array")]
 
 pub(crate) mod activation;
+pub(crate) mod along;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod dot;
+pub(crate) mod elements;
 pub(crate) mod isa;
+pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod quantised;
+pub(crate) mod recurrent;
 pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod winograd;

@@ -14,6 +14,7 @@ mod model;
 mod pack;
 mod plan;
 mod step;
+mod team;
 mod verify;
 
 pub use engine::Native;
@@ -21,4 +22,5 @@ pub use error::{LowerError, RunError};
 pub use kernel::isa::Isa;
 pub use lower::Options;
 pub use model::{Model, StepTime};
+pub use team::Team;
 pub use verify::VerifyError;

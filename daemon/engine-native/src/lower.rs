@@ -4,22 +4,32 @@
 //! says) and as a map of blocks of channels with a halo of zeros as wide as its readers ask for. A node is lowered to
 //! steps of its own where there are kernels, otherwise to [`Step::Reference`], the interpreter on plain forms.
 
+mod along;
 mod attention;
 mod convolution;
 mod elementwise;
+mod gather;
 mod integer;
 mod movement;
 mod needs;
+mod norm;
 mod product;
+mod recurrent;
+mod resize;
+mod transposed;
+mod typed;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use agentd_plan::{Fact, Graph, Node, Numerics, Op, ValueId};
+use agentd_plan::{Fact, Graph, Node, Numerics, Op, ValueId, op::Unary};
 use agentd_types::Datatype;
 
 use crate::{
     error::LowerError,
-    kernel::isa::{Isa, Kernels},
+    kernel::{
+        elements::Each,
+        isa::{Isa, Kernels},
+    },
     memory::{self, Aligned, Buffer, LINE},
     plan::{Plan, Port},
     step::{At, Axis, BufferId, Copy, Halo, Map, Operand, Step},
@@ -170,6 +180,17 @@ impl<'a> Lowering<'a> {
         self.graph.value(id?).constant.as_ref()?.items::<f32>()
     }
 
+    /// The bytes of a constant of any datatype, as floats of the same bits.
+    fn words_of(&self, id: ValueId) -> Option<Cow<'a, [f32]>> {
+        if let Some(items) = self.constant_of(Some(id)) {
+            return Some(Cow::Borrowed(items));
+        }
+        let array = self.graph.value(id).constant.as_ref()?;
+        let mut bytes = vec![0; floats(self.fact(id)) * size_of::<f32>()];
+        array.write_bytes(&mut bytes);
+        Some(bytes.as_chunks::<4>().0.iter().map(|word| f32::from_bits(u32::from_ne_bytes(*word))).collect())
+    }
+
     fn form(&self, id: ValueId) -> Form {
         self.forms.get(id.index()).copied().unwrap_or_default()
     }
@@ -229,9 +250,9 @@ impl<'a> Lowering<'a> {
             if let Some(to) = plain_map(at, &fact.shape, Halo::default()) {
                 self.push(Step::Reorder { from: map, to });
             }
-        } else if let Some(items) = self.constant_of(Some(id)) {
-            let start = self.constants(items);
-            let axes = vec![Axis { count: items.len(), a: 1, b: 0, out: 1 }];
+        } else if let Some(words) = self.words_of(id) {
+            let start = self.constants(&words);
+            let axes = vec![Axis { count: words.len(), a: 1, b: 0, out: 1 }];
             self.push(Step::Copy(Box::new(Copy { from: Operand::Constant(start), to: at, axes })));
         }
         at
@@ -240,9 +261,9 @@ impl<'a> Lowering<'a> {
     /// The value as an operand: among the constants or in plain form.
     fn operand(&mut self, id: ValueId) -> Operand {
         if self.form(id).plain.is_none()
-            && let Some(items) = self.constant_of(Some(id))
+            && let Some(words) = self.words_of(id)
         {
-            return Operand::Constant(self.constants(items));
+            return Operand::Constant(self.constants(&words));
         }
         Operand::Buffer(self.plain(id))
     }
@@ -331,21 +352,39 @@ impl<'a> Lowering<'a> {
         }
         match &node.op {
             Op::Conv(conv) => self.convolution(conv, node),
+            Op::ConvTranspose(conv) => self.transposed(conv, node),
             Op::Pool(pool) => self.pool(pool, node),
+            Op::Resize(resize) => self.resize(resize, node),
             Op::MatMul(product) => self.product(product, node),
             Op::Attention(attention) => self.attention(*attention, node),
+            Op::Unary(Unary::Not) => self.truth(Each::Not, node),
+            Op::Unary(Unary::IsNan) => self.truth(Each::IsNan, node),
             Op::Unary(unary) => self.unary(*unary, node),
-            Op::Binary(binary) => self.binary(*binary, node),
-            Op::BatchNorm(norm) => self.batch_norm(norm.epsilon, node),
+            Op::Recurrent(layer) => self.recurrent(layer, node),
+            Op::Binary(binary) => self.binary(*binary, node).or_else(|| self.whole(*binary, node)),
+            Op::BatchNorm(norm) => self.batch_norm(norm, node),
             Op::LayerNorm(norm) if !norm.statistics => self.layer_norm(norm.axis, norm.epsilon, false, node),
             Op::RmsNorm(norm) => self.layer_norm(norm.axis, norm.epsilon, true, node),
-            Op::Softmax(softmax) if !softmax.log => self.softmax(softmax.axis, node),
-            Op::Reduce(reduce) => self.reduce(reduce, node),
+            Op::Softmax(softmax) => (!softmax.log)
+                .then_some(())
+                .and_then(|()| self.softmax(softmax.axis, node))
+                .or_else(|| self.softmax_along(*softmax, node)),
+            Op::Reduce(reduce) => self.reduce(reduce, node).or_else(|| self.reduce_plain(reduce, node)),
+            Op::ArgReduce(arg) => self.arg_reduce(*arg, node),
+            Op::GroupNorm(norm) => self.group_norm(*norm, node),
+            Op::LocalResponseNorm(norm) => self.local_norm(*norm, node),
             Op::Concat(concat) => self.concat(concat.axis, node),
             Op::Reshape(_) => self.reshape(node),
             Op::Transpose(transpose) => self.transpose(&transpose.perm, node),
-            Op::Slice(slice) => self.slice(slice, node),
+            Op::Slice(slice) => self.slice(slice, node).or_else(|| self.slice_backwards(slice, node)),
             Op::Expand(_) => self.expand(node),
+            Op::Gather(gather) => self.gather(gather.axis, node),
+            Op::Pad(pad) => self.pad(pad, node),
+            Op::Tile(tile) => self.tile(&tile.repeats, node),
+            Op::Cast(cast) => self.cast(cast.to, node),
+            Op::Compare(compare) => self.compare(*compare, node),
+            Op::Logic(logic) => self.logic(*logic, node),
+            Op::Where(_) => self.choose(node),
             _ => None,
         }
     }

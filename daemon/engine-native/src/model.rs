@@ -1,6 +1,9 @@
 //! A model that is ready to run: a verified plan and its memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use agentd_plan::{Array, Fact, Graph};
 
@@ -10,6 +13,7 @@ use crate::{
     lower::{self, Options},
     memory::Aligned,
     plan::Port,
+    team::Team,
     verify::VerifiedPlan,
 };
 
@@ -19,6 +23,7 @@ pub struct Model {
     plan: VerifiedPlan,
     arena: Aligned,
     profile: Option<Profile>,
+    team: Arc<Mutex<Team>>,
 }
 
 /// What one step of a plan took.
@@ -42,7 +47,14 @@ impl Model {
     pub fn new(graph: Arc<Graph>, options: Options) -> Result<Self, LowerError> {
         let plan = lower::lower(graph, options)?;
         let arena = Aligned::zeros(plan.plan().arena);
-        Ok(Self { plan, arena, profile: None })
+        Ok(Self { plan, arena, profile: None, team: Arc::new(Mutex::new(Team::new(1))) })
+    }
+
+    /// Runs on the threads of `team` from now on. Results do not depend on how many there are.
+    #[must_use]
+    pub fn with_team(mut self, team: Arc<Mutex<Team>>) -> Self {
+        self.team = team;
+        self
     }
 
     /// The graph.
@@ -82,7 +94,9 @@ impl Model {
     /// [`RunError`].
     pub fn run(&mut self, inputs: &[&[u8]]) -> Result<Vec<Vec<u8>>, RunError> {
         self.take(inputs)?;
-        execute::run(&self.plan, &mut self.arena, self.profile.as_mut())?;
+        let mut team = self.team.lock().unwrap_or_else(PoisonError::into_inner);
+        execute::run(&self.plan, &mut self.arena, &mut team, self.profile.as_mut())?;
+        drop(team);
         let graph = Arc::clone(&self.plan.plan().graph);
         let mut outputs = Vec::with_capacity(graph.outputs().len());
         for (index, (_, id)) in graph.outputs().iter().enumerate() {

@@ -4,19 +4,15 @@ use crate::kernel::{dot::UNROLLED, isa::Kernels, simd::MAX_LANES};
 
 /// Groups of blocks of output channels that are computed together, `(first, count)`, covering `0..blocks`.
 ///
-/// Prefers groups that use the registers best: of three where that leaves no group of one, else of two.
+/// Groups of four where that leaves no group of one, and those that use the registers best of what is left.
 pub(crate) fn groups(blocks: usize, kernels: &Kernels) -> Vec<(usize, usize)> {
-    let best = if kernels.lanes == 16 { 4 } else { 2 };
     let mut groups = Vec::new();
     let mut first = 0;
     while first < blocks {
-        let left = blocks - first;
-        let count = match left {
-            1 => 1,
-            _ if best == 4 && (left == 5 || left == 6 || left == 9) => 3,
-            3 => 3,
-            _ if left == best + 1 => 3,
-            _ => best.min(left),
+        let count = match blocks - first {
+            5 => 3,
+            6 | 9 if kernels.lanes == 16 => 3,
+            left => left.min(4),
         };
         groups.push((first, count));
         first += count;

@@ -5,7 +5,12 @@
 
 pub(crate) mod integer;
 
-use crate::kernel::activation::{Function, Pairwise};
+use crate::kernel::{
+    activation::{Function, Pairwise},
+    along,
+    elements::Each,
+    recurrent::Gate,
+};
 
 /// A buffer of the plan, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +250,28 @@ pub(crate) struct Pool {
     pub(crate) divisor: f32,
 }
 
+/// Where a pixel of a resized map comes from along one axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sample {
+    /// Rows or columns of the input.
+    pub(crate) places: (usize, usize),
+    /// How much each counts; where the second is 0 only the first is read, as it is.
+    pub(crate) weights: (f32, f32),
+}
+
+/// Another number of rows and columns by interpolation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Resize {
+    /// The input.
+    pub(crate) input: Map,
+    /// The output.
+    pub(crate) output: Map,
+    /// One for each row of the output.
+    pub(crate) rows: Vec<Sample>,
+    /// One for each column of the output.
+    pub(crate) columns: Vec<Sample>,
+}
+
 /// One axis of a loop: how often, and the distances in up to three operands (a, b, output).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Axis {
@@ -314,6 +341,218 @@ pub(crate) struct Copy {
     pub(crate) axes: Vec<Axis>,
 }
 
+/// Numbers along one axis taken together: `[outer][count][inner]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Along {
+    /// The numbers.
+    pub(crate) input: At,
+    /// The results; for softmax may be the input.
+    pub(crate) output: At,
+    /// Turns.
+    pub(crate) outer: usize,
+    /// Numbers along the axis, at least 1.
+    pub(crate) count: usize,
+    /// Neighbours.
+    pub(crate) inner: usize,
+    /// What is done.
+    pub(crate) kind: along::Kind,
+}
+
+/// What a recurrent layer computes in a step in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    /// Gates i, o, f, c.
+    Lstm {
+        /// The forget gate is `1 - i`.
+        input_forget: bool,
+    },
+    /// Gates z, r, h.
+    Gru {
+        /// The products of gate h are summed before they are multiplied by r.
+        separate: bool,
+    },
+    /// One gate.
+    Rnn,
+}
+
+impl Cell {
+    /// How many gates it has.
+    pub(crate) const fn gates(self) -> usize {
+        match self {
+            Self::Lstm { .. } => 4,
+            Self::Gru { .. } => 3,
+            Self::Rnn => 1,
+        }
+    }
+}
+
+/// States of a recurrent layer, `[units]` for each row and direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The first direction's first row.
+    pub(crate) at: Operand,
+    /// From one row to the next.
+    pub(crate) row: usize,
+    /// From one direction to the next.
+    pub(crate) direction: usize,
+}
+
+/// LSTM, GRU or RNN over a sequence, from what its input adds to the gates.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Recurrent {
+    /// What is computed.
+    pub(crate) cell: Cell,
+    /// Units of the hidden state.
+    pub(crate) units: usize,
+    /// Steps in time.
+    pub(crate) steps: usize,
+    /// Rows of the batch.
+    pub(crate) rows: usize,
+    /// For each direction whether time runs backwards, and its activations.
+    pub(crate) directions: Vec<(bool, [Gate; 3])>,
+    /// What the input and biases add, `[directions][panels][gates][LANES]` for each step and row; overwritten.
+    pub(crate) gates: At,
+    /// From one step to the next.
+    pub(crate) gates_step: usize,
+    /// From one row to the next.
+    pub(crate) gates_row: usize,
+    /// Factors of the hidden state among the constants, as the kernel reads them, `units` times all gates for each
+    /// direction.
+    pub(crate) weights: usize,
+    /// LSTM: factors of the cell state among the constants, `[directions][panels][3][LANES]`.
+    pub(crate) peepholes: Option<usize>,
+    /// GRU: the bias of gate h that belongs to the hidden state, among the constants, `[directions][panels][LANES]`.
+    pub(crate) bias: usize,
+    /// How many steps each row has (`i32`); `None` for all.
+    pub(crate) lengths: Option<Operand>,
+    /// The hidden state at first.
+    pub(crate) first_hidden: State,
+    /// LSTM: the cell state at first.
+    pub(crate) first_cell: State,
+    /// The hidden state after each step, `[units]` for each step, direction and row.
+    pub(crate) output: At,
+    /// From one step to the next.
+    pub(crate) output_step: usize,
+    /// From one row to the next.
+    pub(crate) output_row: usize,
+    /// From one direction to the next.
+    pub(crate) output_direction: usize,
+    /// The hidden state in the end, laid out as `last_cell`.
+    pub(crate) last_hidden: At,
+    /// LSTM: the cell state in the end, and meanwhile.
+    pub(crate) last_cell: At,
+    /// From one row to the next in states in the end.
+    pub(crate) last_row: usize,
+    /// From one direction to the next in states in the end.
+    pub(crate) last_direction: usize,
+    /// GRU: `[rows][panels * LANES]`.
+    pub(crate) scratch: Option<At>,
+    /// What goes into activations is held between this and its negative.
+    pub(crate) bound: f32,
+}
+
+/// Groups of channels of plain maps, each brought to mean 0 and variance 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GroupNorm {
+    /// `[images][groups][channels][plane]`.
+    pub(crate) input: At,
+    /// The same; may be the input.
+    pub(crate) output: At,
+    /// Images.
+    pub(crate) images: usize,
+    /// Groups of an image.
+    pub(crate) groups: usize,
+    /// Channels of a group.
+    pub(crate) channels: usize,
+    /// Floats of a channel.
+    pub(crate) plane: usize,
+    /// Factors among the constants, one a channel.
+    pub(crate) scale: usize,
+    /// Summands among the constants, one a channel.
+    pub(crate) bias: usize,
+    /// Added to the variance.
+    pub(crate) epsilon: f32,
+}
+
+/// Channels of plain maps divided by a power of the squares of their neighbours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LocalNorm {
+    /// `[images][channels][plane]`.
+    pub(crate) input: At,
+    /// The same; not the input.
+    pub(crate) output: At,
+    /// Images.
+    pub(crate) images: usize,
+    /// Channels.
+    pub(crate) channels: usize,
+    /// Floats of a channel.
+    pub(crate) plane: usize,
+    /// Channels before and after that count.
+    pub(crate) reach: (usize, usize),
+    /// Multiplies the sum of squares.
+    pub(crate) factor: f32,
+    /// Added to it.
+    pub(crate) bias: f32,
+    /// The power.
+    pub(crate) power: f32,
+}
+
+/// One axis of a loop over elements of several datatypes, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// How often.
+    pub(crate) count: usize,
+    /// Distances in the operands.
+    pub(crate) steps: [usize; 3],
+    /// Distance in the output.
+    pub(crate) out: usize,
+}
+
+/// A function of elements of several datatypes, broadcasting.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Elements {
+    /// As many operands as the function has; the others are not read.
+    pub(crate) operands: [Operand; 3],
+    /// The results.
+    pub(crate) output: At,
+    /// Loops, outermost first; along the last one the results lie next to each other.
+    pub(crate) turns: Vec<Turn>,
+    /// The function.
+    pub(crate) each: Each,
+}
+
+/// From where slices are gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From a buffer or the plan's constants.
+    Operand(Operand),
+    /// From a constant of the graph, of `f32`, where it lies: tables may be large.
+    Value(usize),
+}
+
+/// Slices by index along an axis; an index that lies outside is refused when it is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gather {
+    /// `[outer][size][inner]` floats.
+    pub(crate) from: Source,
+    /// Turns.
+    pub(crate) outer: usize,
+    /// Slices along the axis.
+    pub(crate) size: usize,
+    /// Floats of a slice.
+    pub(crate) inner: usize,
+    /// `[count]`, which may count from the end.
+    pub(crate) indices: Operand,
+    /// Whether they have 8 bytes each, not 4.
+    pub(crate) wide: bool,
+    /// How many.
+    pub(crate) count: usize,
+    /// `[outer][count][inner]` floats.
+    pub(crate) to: At,
+    /// The graph's node, for the error.
+    pub(crate) node: usize,
+}
+
 /// What a plan does, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -325,6 +564,8 @@ pub(crate) enum Step {
     Winograd(Box<Winograd>),
     /// Pooling by a window.
     Pool(Box<Pool>),
+    /// Another size by interpolation.
+    Resize(Box<Resize>),
     /// The mean or maximum of each channel; the output has one pixel.
     Whole {
         /// The input.
@@ -340,6 +581,11 @@ pub(crate) enum Step {
         from: Map,
         /// The destination.
         to: Map,
+    },
+    /// Zeros around a map whose pixels were written in parts.
+    Halo {
+        /// The map.
+        map: Map,
     },
     /// A function of each number of a map.
     MapFunction {
@@ -380,6 +626,16 @@ pub(crate) enum Step {
     Scale(Box<Scale>),
     /// A strided copy.
     Copy(Box<Copy>),
+    /// Numbers along one axis taken together.
+    Along(Along),
+    /// A function of elements of several datatypes.
+    Elements(Box<Elements>),
+    /// Slices by index.
+    Gather(Box<Gather>),
+    /// Norm over groups of channels.
+    GroupNorm(Box<GroupNorm>),
+    /// Norm over neighbouring channels.
+    LocalNorm(Box<LocalNorm>),
     /// Softmax of rows.
     Softmax {
         /// `[rows][length]`.
@@ -439,6 +695,8 @@ pub(crate) enum Step {
     },
     /// On quantised numbers.
     Integer(integer::Integer),
+    /// A recurrent layer.
+    Recurrent(Box<Recurrent>),
     /// A node by the reference interpreter, on plain buffers.
     Reference {
         /// Which of the graph's nodes.
@@ -458,16 +716,26 @@ impl Step {
             Self::Depthwise(_) => "depthwise",
             Self::Winograd(_) => "winograd",
             Self::Pool(_) => "pool",
+            Self::Resize(_) => "resize",
             Self::Whole { .. } => "whole",
             Self::Reorder { .. } => "reorder",
+            Self::Halo { .. } => "halo",
             Self::MapFunction { .. } | Self::Function { .. } => "function",
             Self::MapCombine { .. } | Self::Combine(_) => "combine",
             Self::Scale(_) => "scale",
             Self::Copy(_) => "copy",
+            Self::Along(along) => match along.kind {
+                along::Kind::Fold { .. } => "reduce",
+                along::Kind::Softmax { .. } => "softmax",
+                along::Kind::Arg { .. } => "best",
+            },
+            Self::Elements(_) => "elements",
+            Self::Gather(_) => "gather",
+            Self::Normalise { .. } | Self::GroupNorm(_) | Self::LocalNorm(_) => "normalise",
             Self::Softmax { .. } => "softmax",
-            Self::Normalise { .. } => "normalise",
             Self::Pack { .. } => "pack",
             Self::Integer(step) => step.name(),
+            Self::Recurrent(_) => "recurrent",
             Self::Reference { .. } => "reference",
         }
     }

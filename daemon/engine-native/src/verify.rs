@@ -4,6 +4,8 @@
 //! alone may be run. For each step the first and last float of everything that it reads and writes is computed from
 //! the step's own numbers, in the way in which [`crate::execute`] computes addresses, with arithmetic that cannot wrap.
 
+#[cfg(test)]
+mod damaged;
 mod touch;
 
 use crate::{memory::Buffer, plan::Plan, step::Step};
@@ -153,8 +155,10 @@ mod tests {
     use agentd_plan::{
         Array, Builder, Fact, Graph,
         op::{
-            Binary, Conv, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window, pool::PoolKind,
+            Binary, Conv, ConvTranspose, MatMul, Pool, Reduce, Reshape, Softmax, Unary, Window,
+            pool::PoolKind,
             reduce::ReduceKind,
+            resize::{Coordinates, Interpolation, Resize},
         },
     };
     use agentd_types::Datatype::Fp32;
@@ -189,7 +193,24 @@ mod tests {
             indices: None,
         };
         let pooled = b.node(pool, &[Some(last)], "pool").unwrap()[0];
-        let sum = b.node(Binary::Add, &[Some(pooled), Some(pooled)], "add").unwrap()[0];
+        let resize = Resize {
+            interpolation: Interpolation::Linear,
+            coordinates: Coordinates::HalfPixel,
+            output: vec![1, 40, 16, 16],
+            scales: vec![1.0, 1.0, 2.0, 2.0],
+            region: Vec::new(),
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+        };
+        let resized = b.node(resize, &[Some(pooled)], "resize").unwrap()[0];
+        let transposed =
+            ConvTranspose { window: window(), groups: 1, output: vec![16, 16], activation: None };
+        let w = weights(&mut b, &[40, 40, 3, 3]);
+        let spread = b.node(transposed, &[Some(resized), Some(w)], "transposed").unwrap()[0];
+        let again = Conv { window: window(), groups: 1, activation: None };
+        let again = b.node(again, &[Some(spread), Some(w)], "again").unwrap()[0];
+        let sum = b.node(Binary::Add, &[Some(again), Some(again)], "add").unwrap()[0];
         let channel = weights(&mut b, &[40, 1, 1]);
         let scaled = b.node(Binary::Mul, &[Some(sum), Some(channel)], "mul").unwrap()[0];
         let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: true };
@@ -252,6 +273,12 @@ mod tests {
                 1 => p.dilations.1 = 0,
                 _ => damage_map(&mut p.output, kind / 3, far),
             },
+            Step::Resize(r) => match kind % 4 {
+                0 => r.rows[0].places.1 += far,
+                1 => r.columns[0].places.0 += far,
+                2 => drop(r.columns.pop()),
+                _ => damage_map(&mut r.output, kind / 4, far),
+            },
             Step::Scale(s) => match kind % 2 {
                 0 => {
                     if let Operand::Constant(start) = &mut s.vector {
@@ -262,6 +289,7 @@ mod tests {
             },
             Step::Whole { input, .. }
             | Step::Reorder { from: input, .. }
+            | Step::Halo { map: input }
             | Step::MapFunction { input, .. }
             | Step::MapCombine { a: input, .. } => damage_map(input, kind, far),
             Step::Softmax { rows, length, input, .. } => match kind % 3 {
@@ -271,10 +299,16 @@ mod tests {
             },
             Step::Function { count, .. } => *count += far,
             Step::Combine(_)
+            | Step::Along(_)
+            | Step::Elements(_)
+            | Step::Gather(_)
+            | Step::GroupNorm(_)
+            | Step::LocalNorm(_)
             | Step::Copy(_)
             | Step::Normalise { .. }
             | Step::Pack { .. }
             | Step::Integer(_)
+            | Step::Recurrent(_)
             | Step::Reference { .. } => {
                 unreachable!("the net has no such step")
             }

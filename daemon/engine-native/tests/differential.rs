@@ -9,6 +9,17 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "differential/along.rs"]
+mod along;
+#[path = "differential/norm.rs"]
+mod norm;
+#[path = "differential/threads.rs"]
+mod threads;
+#[path = "differential/transposed.rs"]
+mod transposed;
+#[path = "differential/typed.rs"]
+mod typed;
+
 use std::sync::Arc;
 
 use agentd_engine_native::{Isa, Model, Options};
@@ -16,7 +27,10 @@ use agentd_plan::{
     Array, Builder, Fact, Graph, Numerics, Op, ValueId,
     op::{
         Attention, BatchNorm, Binary, Concat, Conv, Expand, LayerNorm, MatMul, Pool, Reduce, RmsNorm, Slice,
-        Softmax, Transpose, Unary, Window, pool::PoolKind, reduce::ReduceKind,
+        Softmax, Transpose, Unary, Window,
+        pool::PoolKind,
+        reduce::ReduceKind,
+        resize::{Coordinates, Interpolation, Resize, Rounding},
     },
 };
 use agentd_types::Datatype::Fp32;
@@ -150,6 +164,16 @@ fn pair(most: usize) -> impl Strategy<Value = (usize, usize)> {
     (1..=most, 1..=most)
 }
 
+fn interpolation() -> impl Strategy<Value = Interpolation> {
+    prop_oneof![
+        Just(Interpolation::Nearest(Rounding::PreferFloor)),
+        Just(Interpolation::Nearest(Rounding::PreferCeil)),
+        Just(Interpolation::Nearest(Rounding::Floor)),
+        Just(Interpolation::Nearest(Rounding::Ceil)),
+        Just(Interpolation::Linear),
+    ]
+}
+
 fn activation() -> impl Strategy<Value = Option<Unary>> {
     prop_oneof![
         Just(None),
@@ -159,6 +183,8 @@ fn activation() -> impl Strategy<Value = Option<Unary>> {
         Just(Some(Unary::HardSwish)),
         Just(Some(Unary::Gelu)),
         Just(Some(Unary::LeakyRelu { alpha: 0.1 })),
+        Just(Some(Unary::Swish { alpha: 1.7 })),
+        Just(Some(Unary::Softplus)),
     ]
 }
 
@@ -178,6 +204,25 @@ proptest! {
         // The second one reads a map with a halo.
         let second = net.conv(first, 9, self::window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, None);
         check(net.finish(second), seed);
+    }
+
+    #[test]
+    fn convolutions_of_many_lines_agree(
+        (n, groups, c, m) in (1..9_usize, 1..3_usize, 1..12_usize, 1..12_usize), size in 1..20_usize, k in 1..5_usize,
+        s in 1..3_usize, pad in 0..3_usize, act in activation(), seed in 0..1000_u64,
+    ) {
+        let line = |k: usize, s: usize, pad: usize| Window {
+            strides: vec![s], pads_begin: vec![pad], pads_end: vec![pad], ..Window::new(vec![k])
+        };
+        prop_assume!(line(k, s, pad).output(&[size]).is_ok());
+        let mut net = Net::new(seed);
+        let x = net.input(&[n, groups * c, size]);
+        let first = net.conv(x, groups * m, line(k, s, pad), groups, act);
+        let second = net.conv(first, 9, line(3, 1, 1), 1, None);
+        let (w, bias) = (net.constant(&[9, 9, 1]), net.constant(&[9]));
+        let one = Conv { window: Window::new([1]), groups: 1, activation: act };
+        let third = net.node(one, &[second, w, bias, second]);
+        check(net.finish(third), seed);
     }
 
     #[test]
@@ -250,9 +295,39 @@ proptest! {
         let x = net.input(&[n, c, size.0, size.1]);
         let parameters: Vec<ValueId> = (0..3).map(|_| net.constant(&[c])).collect();
         let variance = net.builder.constant("v", Array::new(vec![c], vec![0.5_f32; c]).unwrap()).unwrap();
-        let x = net.node(BatchNorm { epsilon: 1e-5 }, &[x, parameters[0], parameters[1], parameters[2], variance]);
+        let x = net.node(BatchNorm { epsilon: 1e-5, activation: None }, &[x, parameters[0], parameters[1], parameters[2], variance]);
         let kind = [PoolKind::Max, PoolKind::Average { count_padding: false }, PoolKind::Average { count_padding: true }][kind];
         let y = net.node(Pool { kind, window, output, indices: None }, &[x]);
+        check(net.finish(y), seed);
+    }
+
+    #[test]
+    fn resizes_agree(
+        (n, c) in (1..3_usize, 1..20_usize), size in pair(9), to in pair(20), interpolation in interpolation(),
+        coordinates in 0..5_usize, halo in any::<bool>(), seed in 0..1000_u64,
+    ) {
+        let coordinates = [
+            Coordinates::HalfPixel, Coordinates::HalfPixelSymmetric, Coordinates::PytorchHalfPixel,
+            Coordinates::AlignCorners, Coordinates::Asymmetric,
+        ][coordinates];
+        let mut net = Net::new(seed);
+        let x = net.input(&[n, c, size.0, size.1]);
+        let first = net.conv(x, c, Window::new([1, 1]), 1, None);
+        let scale = |to: usize, from: usize| f32::from(to as u16) / f32::from(from as u16);
+        let resize = Resize {
+            interpolation,
+            coordinates,
+            output: vec![n, c, to.0, to.1],
+            scales: vec![1.0, 1.0, scale(to.0, size.0), scale(to.1, size.1)],
+            region: Vec::new(),
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+        };
+        let mut y = net.node(resize, &[first]);
+        if halo {
+            y = net.conv(y, 5, window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, None);
+        }
         check(net.finish(y), seed);
     }
 
@@ -347,6 +422,16 @@ fn functions_agree_on_extreme_numbers_too() {
         Unary::Clip { low: -1.0, high: 2.0 },
         Unary::LeakyRelu { alpha: 0.2 },
         Unary::Elu { alpha: 1.5 },
+        Unary::Selu { alpha: 1.5, gamma: 1.1 },
+        Unary::Affine { alpha: 0.5, beta: -2.0 },
+        Unary::Mish,
+        Unary::Softsign,
+        Unary::Ceil,
+        Unary::Sign,
+        Unary::Log,
+        Unary::Softplus,
+        Unary::Sin,
+        Unary::ThresholdedRelu { alpha: 0.5 },
         Unary::HardSigmoid { alpha: 0.2, beta: 0.5 },
         Unary::Sigmoid,
         Unary::Tanh,

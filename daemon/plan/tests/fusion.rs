@@ -89,10 +89,24 @@ fn batch_norm_and_activation_go_into_a_convolution() {
         let y = conv(net, x, (3, 4), 3);
         let (scale, bias, mean) = (net.weight(&[4]), net.weight(&[4]), net.weight(&[4]));
         let variance = net.builder.constant("", Array::list(vec![0.5_f32, 1.0, 2.0, 0.1])).unwrap();
-        let y = net.node(BatchNorm { epsilon: 1e-5 }, &[y, scale, bias, mean, variance]);
+        let y = net.node(BatchNorm { epsilon: 1e-5, activation: None }, &[y, scale, bias, mean, variance]);
         net.node(Unary::Relu, &[y])
     });
     assert_eq!(names, ["Conv"]);
+}
+
+#[test]
+fn what_is_done_to_channels_one_after_the_other_becomes_one_batch_norm() {
+    let operators = check(&[2, 4, 3, 3], 1e-6, |net, x| {
+        let (scale, bias, mean) = (net.weight(&[4]), net.weight(&[4]), net.weight(&[4]));
+        let variance = net.builder.constant("", Array::list(vec![0.5_f32, 1.0, 2.0, 0.7])).unwrap();
+        let y = net.node(BatchNorm { epsilon: 1e-5, activation: None }, &[x, scale, bias, mean, variance]);
+        let (factor, offset) = (net.weight(&[4, 1, 1]), net.weight(&[1, 4, 1, 1]));
+        let y = net.node(Binary::Mul, &[y, factor]);
+        let y = net.node(Binary::Sub, &[y, offset]);
+        net.node(Unary::Relu, &[y])
+    });
+    assert_eq!(operators, ["BatchNorm"]);
 }
 
 #[test]

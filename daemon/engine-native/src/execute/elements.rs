@@ -4,9 +4,11 @@ use super::Run;
 use crate::{
     kernel::{
         activation::{Combine as Pairs, Function, Map as Rows, Pairwise, Vector},
+        along,
         rows::{Normalise, Softmax},
     },
-    step::{Axis, Combine, Copy, Map, Scale, Step},
+    memory::LINE,
+    step::{Along, Axis, Combine, Copy, Map, Scale, Step},
 };
 
 /// Calls `f` with the offsets of each turn of the loops.
@@ -22,7 +24,12 @@ fn walk(axes: &[Axis], offsets: [usize; 3], f: &mut impl FnMut([usize; 3])) {
 impl Run<'_> {
     /// Applies a function to `count` numbers next to each other.
     pub(super) fn function(&self, input: *const f32, output: *mut f32, count: usize, function: Function) {
-        let p = Rows { input, in_row: 0, output, out_row: 0, rows: 1, length: count, function };
+        // Whole cache lines each.
+        let lines = self.share.of(count.div_ceil(LINE));
+        let first = lines.start * LINE;
+        let length = (lines.end * LINE).min(count).saturating_sub(first);
+        let (input, output) = (input.wrapping_add(first), output.wrapping_add(first));
+        let p = Rows { input, in_row: 0, output, out_row: 0, rows: 1, length, function };
         // SAFETY: the processor has the plan's instruction set, and the verifier proved both ranges.
         unsafe { (self.kernels.map)(&p) }
     }
@@ -45,28 +52,26 @@ impl Run<'_> {
     }
 
     pub(super) fn map_combine(&self, a: &Map, b: &Map, output: &Map, pairwise: Pairwise, range: (f32, f32)) {
-        for image in 0..output.images {
-            for block in 0..output.blocks() {
-                let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
-                let p = Pairs {
-                    a: at(a),
-                    a_row: a.row,
-                    a_step: 1,
-                    b: at(b),
-                    b_row: b.row,
-                    b_step: 1,
-                    output: at(output),
-                    out_row: output.row,
-                    rows: output.rows,
-                    length: output.columns * output.lanes,
-                    pairwise,
-                    low: range.0,
-                    high: range.1,
-                };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved the maps, of one size.
-                unsafe { (self.kernels.combine)(&p) }
-            }
-        }
+        self.blocks(output, |image, block| {
+            let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
+            let p = Pairs {
+                a: at(a),
+                a_row: a.row,
+                a_step: 1,
+                b: at(b),
+                b_row: b.row,
+                b_step: 1,
+                output: at(output),
+                out_row: output.row,
+                rows: output.rows,
+                length: output.columns * output.lanes,
+                pairwise,
+                low: range.0,
+                high: range.1,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved the maps, of one size.
+            unsafe { (self.kernels.combine)(&p) }
+        });
         self.zero_halo(output);
     }
 
@@ -99,27 +104,25 @@ impl Run<'_> {
 
     pub(super) fn scale(&self, step: &Scale) {
         let (input, output) = (&step.input, &step.output);
-        for image in 0..input.images {
-            for block in 0..input.blocks() {
-                let lanes = block * input.lanes;
-                let p = Vector {
-                    input: self.at(input.at).wrapping_add(image * input.image + block * input.block),
-                    in_row: input.row,
-                    vector: self.operand(step.vector).wrapping_add(image * step.vector_image + lanes),
-                    offset: step.offset.map_or(std::ptr::null(), |offset| self.constant(offset + lanes)),
-                    output: self.at(output.at).wrapping_add(image * output.image + block * output.block),
-                    out_row: output.row,
-                    rows: input.rows,
-                    width: input.columns,
-                    pairwise: step.pairwise,
-                    low: step.range.0,
-                    high: step.range.1,
-                };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size, and
-                // a vector for each block.
-                unsafe { (self.kernels.vector)(&p) }
-            }
-        }
+        self.blocks(input, |image, block| {
+            let lanes = block * input.lanes;
+            let p = Vector {
+                input: self.at(input.at).wrapping_add(image * input.image + block * input.block),
+                in_row: input.row,
+                vector: self.operand(step.vector).wrapping_add(image * step.vector_image + lanes),
+                offset: step.offset.map_or(std::ptr::null(), |offset| self.constant(offset + lanes)),
+                output: self.at(output.at).wrapping_add(image * output.image + block * output.block),
+                out_row: output.row,
+                rows: input.rows,
+                width: input.columns,
+                pairwise: step.pairwise,
+                low: step.range.0,
+                high: step.range.1,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size, and
+            // a vector for each block.
+            unsafe { (self.kernels.vector)(&p) }
+        });
         self.zero_halo(output);
     }
 
@@ -140,17 +143,28 @@ impl Run<'_> {
         });
     }
 
+    pub(super) fn along(&self, step: &Along) {
+        let Along { input, output, outer, count, inner, kind } = *step;
+        let p = along::Along { input: self.at(input), output: self.at(output), outer, count, inner, kind };
+        // SAFETY: the processor has the plan's instruction set; the verifier proved both ranges and that there is at
+        // least one number along the axis.
+        unsafe { (self.kernels.along)(&p) }
+    }
+
     pub(super) fn softmax(&self, step: &Step) {
         let Step::Softmax { input, output, rows, length, scale, mask, mask_row } = step else { return };
+        let mine = self.share.of(*rows);
+        let first = mine.start * length;
         let p = Softmax {
-            input: self.at(*input),
+            input: self.at(*input).wrapping_add(first),
             in_row: *length,
-            output: self.at(*output),
+            output: self.at(*output).wrapping_add(first),
             out_row: *length,
-            rows: *rows,
+            rows: mine.len(),
             length: *length,
             scale: *scale,
-            mask: mask.map_or(std::ptr::null(), |mask| self.operand(mask)),
+            mask: mask
+                .map_or(std::ptr::null(), |mask| self.operand(mask).wrapping_add(mine.start * mask_row)),
             mask_row: *mask_row,
         };
         // SAFETY: the processor has the plan's instruction set; the verifier proved every range and that rows are not
@@ -163,11 +177,13 @@ impl Run<'_> {
         else {
             return;
         };
+        let mine = self.share.of(*rows);
+        let first = mine.start * length;
         let p = Normalise {
-            input: self.at(*input),
-            residual: residual.map_or(std::ptr::null(), |at| self.at(at).cast_const()),
-            output: self.at(*output),
-            rows: *rows,
+            input: self.at(*input).wrapping_add(first),
+            residual: residual.map_or(std::ptr::null(), |at| self.at(at).wrapping_add(first).cast_const()),
+            output: self.at(*output).wrapping_add(first),
+            rows: mine.len(),
             length: *length,
             scale: self.constant(*scale),
             bias: bias.map_or(std::ptr::null(), |bias| self.constant(bias)),

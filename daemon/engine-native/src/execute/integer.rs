@@ -26,7 +26,7 @@ impl Run<'_> {
             Integer::Depthwise(step) => self.word_depthwise(step),
             Integer::Quantise { from, to, scale, range } => {
                 if from.lanes > 1 {
-                    self.blocks(from, to, *scale, *range, self.kernels.quantise_blocks);
+                    self.float_blocks(from, to, *scale, *range, self.kernels.quantise_blocks);
                 } else {
                     self.channels(from, to, *scale, *range, self.kernels.quantise);
                 }
@@ -34,7 +34,7 @@ impl Run<'_> {
             }
             Integer::Dequantise { from, to, scale } => {
                 if to.lanes > 1 {
-                    self.blocks(to, from, *scale, (0.0, 0.0), self.kernels.dequantise_blocks);
+                    self.float_blocks(to, from, *scale, (0.0, 0.0), self.kernels.dequantise_blocks);
                 } else {
                     self.channels(to, from, *scale, (0.0, 0.0), self.kernels.dequantise);
                 }
@@ -83,44 +83,42 @@ impl Run<'_> {
         let kernel = self.kernels.dots_depthwise(square, columns);
         let Some(kernel) = kernel.or_else(|| self.kernels.dots_depthwise(0, columns)) else { return };
         let taps = d.taps.0 * d.taps.1;
-        for image in 0..output.images {
-            for block in 0..output.blocks() {
-                let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
-                let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
-                let p = DotsDepthwise {
-                    input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel).cast(),
-                    in_row: d.strides.0 * input.row,
-                    in_pixel: d.strides.1 * input.pixel,
-                    kernel_rows: d.taps.0,
-                    kernel_columns: d.taps.1,
-                    tap_row: d.dilations.0 * input.row,
-                    tap_column: d.dilations.1 * input.pixel,
-                    weights: self.constant(d.weights + block * taps * pair).cast(),
-                    bias: self.constant(d.bias + block * pair).cast(),
-                    ending: self.requantise(&d.how, block * pair),
+        self.blocks(output, |image, block| {
+            let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
+            let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
+            let p = DotsDepthwise {
+                input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel).cast(),
+                in_row: d.strides.0 * input.row,
+                in_pixel: d.strides.1 * input.pixel,
+                kernel_rows: d.taps.0,
+                kernel_columns: d.taps.1,
+                tap_row: d.dilations.0 * input.row,
+                tap_column: d.dilations.1 * input.pixel,
+                weights: self.constant(d.weights + block * taps * pair).cast(),
+                bias: self.constant(d.bias + block * pair).cast(),
+                ending: self.requantise(&d.how, block * pair),
+                output: to.cast(),
+                out_row: output.row,
+                out_pixel: output.pixel,
+                rows: output.rows,
+                width: output.columns,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
+            // stays within the input's halo, and the weights, bias and factors of each block.
+            unsafe { kernel(&p) }
+            if let Some(table) = d.table {
+                let rows = Rows {
+                    input: to.cast(),
+                    in_row: output.row,
                     output: to.cast(),
                     out_row: output.row,
-                    out_pixel: output.pixel,
                     rows: output.rows,
-                    width: output.columns,
+                    length: output.columns * output.lanes,
                 };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
-                // stays within the input's halo, and the weights, bias and factors of each block.
-                unsafe { kernel(&p) }
-                if let Some(table) = d.table {
-                    let rows = Rows {
-                        input: to.cast(),
-                        in_row: output.row,
-                        output: to.cast(),
-                        out_row: output.row,
-                        rows: output.rows,
-                        length: output.columns * output.lanes,
-                    };
-                    // SAFETY: the block was just written; the verifier proved the table.
-                    unsafe { look_up(&rows, self.constant(table).cast()) }
-                }
+                // SAFETY: the block was just written; the verifier proved the table.
+                unsafe { look_up(&rows, self.constant(table).cast()) }
             }
-        }
+        });
         self.zero_halo(output);
     }
 
@@ -143,31 +141,29 @@ impl Run<'_> {
     fn word_pairs(&self, step: &WordPairs) {
         let (a, b, output) = (&step.a, &step.b, &step.output);
         let single = (b.rows, b.columns) == (1, 1) && (a.rows, a.columns) != (1, 1);
-        for image in 0..output.images {
-            for block in 0..output.blocks() {
-                let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
-                let p = Pairs {
-                    a: at(a).cast(),
-                    a_row: a.row,
-                    scale_a: step.scales[0],
-                    b: at(b).cast(),
-                    b_row: if single { 0 } else { b.row },
-                    b_step: if single { 0 } else { b.lanes },
-                    scale_b: step.scales[1],
-                    output: at(output).cast(),
-                    out_row: output.row,
-                    scale: step.scales[2],
-                    low: step.range.0,
-                    high: step.range.1,
-                    rows: output.rows,
-                    length: output.columns * output.lanes,
-                    pairwise: step.pairwise,
-                };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved the maps, of one size but
-                // for the second, which may have one pixel an image.
-                unsafe { (self.kernels.pairs)(&p) }
-            }
-        }
+        self.blocks(output, |image, block| {
+            let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
+            let p = Pairs {
+                a: at(a).cast(),
+                a_row: a.row,
+                scale_a: step.scales[0],
+                b: at(b).cast(),
+                b_row: if single { 0 } else { b.row },
+                b_step: if single { 0 } else { b.lanes },
+                scale_b: step.scales[1],
+                output: at(output).cast(),
+                out_row: output.row,
+                scale: step.scales[2],
+                low: step.range.0,
+                high: step.range.1,
+                rows: output.rows,
+                length: output.columns * output.lanes,
+                function: step.function,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved the maps, of one size but
+            // for the second, which may have one pixel an image.
+            unsafe { (self.kernels.pairs)(&p) }
+        });
         self.zero_halo(output);
     }
 
@@ -201,21 +197,19 @@ impl Run<'_> {
 
     fn word_mean(&self, input: &Map, output: At, channels: usize, scale: f32) {
         let pair = 2 * self.kernels.lanes;
-        for image in 0..input.images {
-            for block in 0..input.blocks() {
-                let p = Mean {
-                    input: self.at(input.at).wrapping_add(image * input.image + block * input.block).cast(),
-                    in_row: input.row,
-                    rows: input.rows,
-                    width: input.columns,
-                    scale,
-                    output: self.at(output).wrapping_add(image * channels + block * pair),
-                    channels: (channels - block * pair).min(pair),
-                };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved the map and a float for
-                // each channel.
-                unsafe { (self.kernels.mean)(&p) }
-            }
-        }
+        self.blocks(input, |image, block| {
+            let p = Mean {
+                input: self.at(input.at).wrapping_add(image * input.image + block * input.block).cast(),
+                in_row: input.row,
+                rows: input.rows,
+                width: input.columns,
+                scale,
+                output: self.at(output).wrapping_add(image * channels + block * pair),
+                channels: (channels - block * pair).min(pair),
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved the map and a float for
+            // each channel.
+            unsafe { (self.kernels.mean)(&p) }
+        });
     }
 }

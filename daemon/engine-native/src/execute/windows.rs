@@ -8,7 +8,7 @@ use crate::{
         isa::DEPTHWISE_COLUMNS,
         pool::{Pool as Window, Whole},
     },
-    step::{Depthwise, Halo, Map, Pool},
+    step::{Depthwise, Halo, Map, Pool, Resize, Sample},
 };
 
 /// Columns computed at once for rows of `width`, at most `most` (4 or more): the number that wastes least, the larger of equals.
@@ -17,15 +17,49 @@ pub(super) fn columns_at_once(width: usize, most: usize) -> usize {
     (1..=most.min(width)).rev().filter(|n| *n >= 4 || width < 4).min_by_key(|n| wasted(*n)).unwrap_or(1)
 }
 
+/// Resizes one block of `N` lanes, whose step the verifier proved.
+fn resize_block<const N: usize>(step: &Resize, from: *const f32, to: *mut f32) {
+    let mix = |a: [f32; N], b: [f32; N], weights: (f32, f32)| -> [f32; N] {
+        let mut mixed = a;
+        mixed.iter_mut().zip(b).for_each(|(a, b)| *a = *a * weights.0 + b * weights.1);
+        mixed
+    };
+    let along = |row: usize, column: &Sample| -> [f32; N] {
+        // SAFETY: the verifier proved the input, that its pixels are `N` floats and that samples lie within it.
+        let pixel = |place: usize| unsafe {
+            from.wrapping_add(row * step.input.row + place * N).cast::<[f32; N]>().read()
+        };
+        if column.weights.1 == 0.0 {
+            return pixel(column.places.0);
+        }
+        mix(pixel(column.places.0), pixel(column.places.1), column.weights)
+    };
+    for (y, row) in step.rows.iter().enumerate() {
+        let line = to.wrapping_add(y * step.output.row);
+        for (x, column) in step.columns.iter().enumerate() {
+            let mut pixel = along(row.places.0, column);
+            if row.weights.1 != 0.0 {
+                pixel = mix(pixel, along(row.places.1, column), row.weights);
+            }
+            // SAFETY: as above; there are as many samples as rows and columns of the output.
+            unsafe { line.wrapping_add(x * N).cast::<[f32; N]>().write(pixel) }
+        }
+    }
+}
+
 impl Run<'_> {
+    /// Calls `f` with image and block of each block of a map that is this thread's.
+    pub(super) fn blocks(&self, map: &Map, mut f: impl FnMut(usize, usize)) {
+        let blocks = map.blocks();
+        self.share.of(map.images * blocks).for_each(|at| f(at / blocks, at % blocks));
+    }
+
     /// Calls `f` with the first pixel of each block of two maps.
     pub(super) fn each_block(&self, a: &Map, b: &Map, mut f: impl FnMut(*mut f32, *mut f32)) {
-        for image in 0..b.images {
-            for block in 0..b.blocks() {
-                let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
-                f(at(a), at(b));
-            }
-        }
+        self.blocks(b, |image, block| {
+            let at = |map: &Map| self.at(map.at).wrapping_add(image * map.image + block * map.block);
+            f(at(a), at(b));
+        });
     }
 
     /// Writes the zeros around a map.
@@ -57,37 +91,35 @@ impl Run<'_> {
         let kernel = self.kernels.depthwise(square, d.strides.1, columns);
         let Some(kernel) = kernel.or_else(|| self.kernels.depthwise(0, 1, columns)) else { return };
         let taps = d.taps.0 * d.taps.1;
-        for image in 0..output.images {
-            for block in 0..output.blocks() {
-                let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
-                let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
-                let p = depthwise::Depthwise {
-                    input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel),
-                    in_row: input.row,
-                    stride_row: d.strides.0,
-                    in_pixel: d.strides.1 * input.pixel,
-                    kernel_rows: d.taps.0,
-                    kernel_columns: d.taps.1,
-                    tap_row: d.dilations.0 * input.row,
-                    tap_column: d.dilations.1 * input.pixel,
-                    weights: self.constant(d.weights + block * taps * lanes),
-                    bias: self.constant(d.bias + block * lanes),
-                    output: to,
-                    out_row: output.row,
-                    out_pixel: output.pixel,
-                    rows: output.rows,
-                    width: output.columns,
-                    low: d.range.0,
-                    high: d.range.1,
-                };
-                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
-                // stays within the input's halo, and the weights of each block.
-                unsafe { kernel(&p) }
-                if let Some(function) = d.function {
-                    self.rows(to, output.row, output.rows, output.columns * lanes, function);
-                }
+        self.blocks(output, |image, block| {
+            let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
+            let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
+            let p = depthwise::Depthwise {
+                input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel),
+                in_row: input.row,
+                stride_row: d.strides.0,
+                in_pixel: d.strides.1 * input.pixel,
+                kernel_rows: d.taps.0,
+                kernel_columns: d.taps.1,
+                tap_row: d.dilations.0 * input.row,
+                tap_column: d.dilations.1 * input.pixel,
+                weights: self.constant(d.weights + block * taps * lanes),
+                bias: self.constant(d.bias + block * lanes),
+                output: to,
+                out_row: output.row,
+                out_pixel: output.pixel,
+                rows: output.rows,
+                width: output.columns,
+                low: d.range.0,
+                high: d.range.1,
+            };
+            // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, that the window
+            // stays within the input's halo, and the weights of each block.
+            unsafe { kernel(&p) }
+            if let Some(function) = d.function {
+                self.rows(to, output.row, output.rows, output.columns * lanes, function);
             }
-        }
+        });
         self.zero_halo(output);
     }
 
@@ -128,6 +160,15 @@ impl Run<'_> {
         self.zero_halo(output);
     }
 
+    pub(super) fn resize(&self, step: &Resize) {
+        let (input, output) = (&step.input, &step.output);
+        self.each_block(input, output, |from, to| match output.lanes {
+            16 => resize_block::<16>(step, from, to),
+            _ => resize_block::<8>(step, from, to),
+        });
+        self.zero_halo(output);
+    }
+
     pub(super) fn whole(&self, input: &Map, output: &Map, maximum: bool) {
         self.each_block(input, output, |from, to| {
             let p = Whole {
@@ -158,26 +199,22 @@ impl Run<'_> {
             });
         } else {
             let (plain, blocked, inwards) = if to.lanes > 1 { (from, to, true) } else { (to, from, false) };
-            for image in 0..to.images {
-                for block in 0..blocked.blocks() {
-                    let channel = block * blocked.lanes;
-                    let p = Interleave {
-                        plain: self.at(plain.at).wrapping_add(image * plain.image + channel * plain.block),
-                        plain_channel: plain.block,
-                        plain_row: plain.row,
-                        blocked: self
-                            .at(blocked.at)
-                            .wrapping_add(image * blocked.image + block * blocked.block),
-                        blocked_row: blocked.row,
-                        rows: to.rows,
-                        width: to.columns,
-                        channels: blocked.lanes.min(to.channels - channel),
-                    };
-                    let kernel = if inwards { self.kernels.interleave } else { self.kernels.separate };
-                    // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size.
-                    unsafe { kernel(&p) }
-                }
-            }
+            self.blocks(blocked, |image, block| {
+                let channel = block * blocked.lanes;
+                let p = Interleave {
+                    plain: self.at(plain.at).wrapping_add(image * plain.image + channel * plain.block),
+                    plain_channel: plain.block,
+                    plain_row: plain.row,
+                    blocked: self.at(blocked.at).wrapping_add(image * blocked.image + block * blocked.block),
+                    blocked_row: blocked.row,
+                    rows: to.rows,
+                    width: to.columns,
+                    channels: blocked.lanes.min(to.channels - channel),
+                };
+                let kernel = if inwards { self.kernels.interleave } else { self.kernels.separate };
+                // SAFETY: the processor has the plan's instruction set; the verifier proved both maps, of one size.
+                unsafe { kernel(&p) }
+            });
         }
         self.zero_halo(to);
     }

@@ -1,6 +1,8 @@
 //! What is done to each number by itself, or to two numbers at the same place.
 
-use super::simd::Simd;
+use agentd_plan::op::{Binary, Unary};
+
+use super::simd::{MAX_LANES, Simd};
 
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +43,22 @@ pub(crate) enum Function {
     Round,
     /// `slope * (e^x - 1)` below zero, else `x`.
     Elu { slope: f32 },
+    /// `factor * slope * (e^x - 1)` below zero, else `factor * x`.
+    Selu { slope: f32, factor: f32 },
+    /// `slope * x + offset`.
+    Affine { slope: f32, offset: f32 },
+    /// `x * sigmoid(slope * x)`.
+    Swish { slope: f32 },
+    /// `x * tanh(ln(1 + e^x))`.
+    Mish,
+    /// `x / (1 + |x|)`.
+    Softsign,
+    /// Up to an integer.
+    Ceiling,
+    /// -1, 0 or 1; NaN stays.
+    Sign,
+    /// Any other one, number by number, as the interpreter computes it.
+    Other(Unary),
 }
 
 /// A function of two numbers.
@@ -58,6 +76,10 @@ pub(crate) enum Pairwise {
     Maximum,
     /// The smaller; NaN when either is.
     Minimum,
+    /// `a`, or `a * b` where `a` is below zero.
+    Leaky,
+    /// Any other one, number by number, as the interpreter computes it.
+    Other(Binary),
 }
 
 /// Rows of numbers, each changed by a function; in place or not. Distances are in floats.
@@ -209,6 +231,48 @@ pub(crate) unsafe fn map<S: Simd>(p: &Map) {
                 let slope = S::splat(slope);
                 each!(p, x => S::select_less(x, zero, S::mul(slope, S::sub(S::exp(x), one)), x));
             }
+            Function::Selu { slope, factor } => {
+                let (below, factor) = (S::splat(factor * slope), S::splat(factor));
+                each!(p, x => S::select_less(x, zero, S::mul(below, S::sub(S::exp(x), one)), S::mul(factor, x)));
+            }
+            Function::Affine { slope, offset } => {
+                let (slope, offset) = (S::splat(slope), S::splat(offset));
+                each!(p, x => S::fma(slope, x, offset));
+            }
+            Function::Swish { slope } => {
+                let slope = S::splat(slope);
+                each!(p, x => S::mul(x, S::sigmoid(S::mul(slope, x))));
+            }
+            Function::Mish => {
+                // tanh(ln(1 + e)) is n / (n + 2) with n = e * (e + 2), and 1 from where e is large.
+                let (two, most) = (S::splat(2.0), S::splat(20.0));
+                each!(p, x => {
+                    let e = S::exp(S::min(most, x));
+                    let n = S::mul(e, S::add(e, two));
+                    S::mul(x, S::div(n, S::add(n, two)))
+                });
+            }
+            Function::Softsign => each!(p, x => S::div(x, S::add(one, S::abs(x)))),
+            Function::Ceiling => {
+                let minus = S::splat(-1.0);
+                each!(p, x => S::mul(minus, S::floor(S::mul(minus, x))));
+            }
+            Function::Sign => {
+                let minus = S::splat(-1.0);
+                each!(p, x => S::select_less(x, zero, minus, S::select_less(zero, x, one, x)));
+            }
+            Function::Other(unary) => {
+                for row in 0..p.rows {
+                    for at in 0..p.length {
+                        let x = f64::from(*p.input.add(row * p.in_row + at));
+                        #[expect(
+                            clippy::cast_possible_truncation,
+                            reason = "rounded once, as the interpreter does"
+                        )]
+                        p.output.add(row * p.out_row + at).write(unary.apply(x) as f32);
+                    }
+                }
+            }
         }
     }
 }
@@ -247,7 +311,26 @@ unsafe fn pairwise<S: Simd>(kind: Pairwise, a: S::V, b: S::V) -> S::V {
                 let minus = S::splat(-1.0);
                 S::mul(minus, S::max_nan(S::mul(minus, a), S::mul(minus, b)))
             }
+            Pairwise::Leaky => S::select_less(a, S::splat(0.0), S::mul(a, b), a),
+            Pairwise::Other(binary) => one_by_one::<S>(binary, a, b),
         }
+    }
+}
+
+/// A function of two vectors, lane by lane, as the interpreter computes it.
+#[inline(always)]
+unsafe fn one_by_one<S: Simd>(binary: Binary, a: S::V, b: S::V) -> S::V {
+    // SAFETY: the caller owes the instruction set; the arrays hold a vector each.
+    unsafe {
+        let (mut x, mut y) = ([0.0_f32; MAX_LANES], [0.0_f32; MAX_LANES]);
+        S::store(x.as_mut_ptr(), a);
+        S::store(y.as_mut_ptr(), b);
+        for (x, y) in x.iter_mut().zip(y).take(S::LANES) {
+            #[expect(clippy::cast_possible_truncation, reason = "rounded once, as the interpreter does")]
+            let value = binary.apply(f64::from(*x), f64::from(y)) as f32;
+            *x = value;
+        }
+        S::load(x.as_ptr())
     }
 }
 
@@ -323,7 +406,12 @@ pub(crate) unsafe fn interleave<S: Simd>(p: &Interleave) {
     unsafe {
         for y in 0..p.rows {
             let (from, to) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
-            for x in 0..p.width {
+            let mut done = 0;
+            while p.channels == S::LANES && done + S::LANES <= p.width {
+                S::turn(from.add(done), p.plain_channel, to.add(done * S::LANES), S::LANES);
+                done += S::LANES;
+            }
+            for x in done..p.width {
                 let mut lanes = [0.0; super::simd::MAX_LANES];
                 for (c, lane) in lanes.iter_mut().enumerate().take(p.channels) {
                     *lane = *from.add(c * p.plain_channel + x);
@@ -344,8 +432,13 @@ pub(crate) unsafe fn separate<S: Simd>(p: &Interleave) {
     unsafe {
         for y in 0..p.rows {
             let (to, from) = (p.plain.add(y * p.plain_row), p.blocked.add(y * p.blocked_row));
+            let mut done = 0;
+            while p.channels == S::LANES && done + S::LANES <= p.width {
+                S::turn(from.add(done * S::LANES), S::LANES, to.add(done), p.plain_channel);
+                done += S::LANES;
+            }
             for c in 0..p.channels {
-                for x in 0..p.width {
+                for x in done..p.width {
                     *to.add(c * p.plain_channel + x) = *from.add(x * S::LANES + c);
                 }
             }

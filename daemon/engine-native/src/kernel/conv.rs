@@ -6,6 +6,7 @@
 //! map needs no particular width. A token of a transformer is a pixel, a feature is a channel.
 
 use super::simd::Simd;
+use crate::memory::LINE;
 
 /// Consecutive tiles of one group of output channels. Distances are in floats.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +35,12 @@ pub(crate) struct Tiles {
     pub(crate) weights: *const f32,
     /// From the weights of one product to those of the next.
     pub(crate) weight_step: usize,
-    /// How far ahead of the weights in use a cache line is asked for.
-    pub(crate) prefetch: usize,
+    /// Weights that come next, asked for meanwhile.
+    pub(crate) ahead: *const f32,
+    /// Floats from one line that is asked for to the next, every [`UNROLLED`] products; 0 where nothing comes next.
+    pub(crate) ahead_step: usize,
+    /// Floats from the input of a tile to input that is asked for meanwhile; 0 for none.
+    pub(crate) input_ahead: usize,
     /// Bias, `[BLOCKS * LANES]`.
     pub(crate) bias: *const f32,
     /// The first output pixel, in the first block of the group.
@@ -68,23 +73,48 @@ pub(crate) struct Tiles {
     pub(crate) count: usize,
 }
 
-/// A pointer that walks over the pixels of a map.
+/// Products that follow each other without a look at the clock: the loop around them costs a processor that is shared
+/// with another thread as much as they do.
+pub(crate) const UNROLLED: usize = 4;
+
+/// The pixels of a tile in one map: where the first one is, and how to go on.
 #[derive(Clone, Copy)]
 struct Walk {
     column: usize,
     at: usize,
+    pixel: usize,
+    turn: usize,
+    width: usize,
 }
 
 impl Walk {
-    /// The offset of the pixel that it is at; goes on to the next.
+    const fn new(t: &Tiles, pixel: usize, row: usize) -> Self {
+        let turn = row.wrapping_sub(pixel.wrapping_mul(t.width));
+        Self { column: t.column, at: 0, pixel, turn, width: t.width }
+    }
+
+    /// The offsets of the next pixels; goes on behind them.
     #[inline(always)]
-    fn next(&mut self, pixel: usize, turn: usize, width: usize) -> usize {
-        let at = self.at;
-        self.column += 1;
-        let end = self.column == width;
-        self.at = at.wrapping_add(pixel).wrapping_add(if end { turn } else { 0 });
-        self.column = if end { 0 } else { self.column };
-        at
+    fn next<const PIXELS: usize>(&mut self) -> [usize; PIXELS] {
+        let mut offsets = [self.at; PIXELS];
+        if self.column + PIXELS < self.width {
+            for (i, offset) in offsets.iter_mut().enumerate() {
+                *offset = self.at.wrapping_add(self.pixel.wrapping_mul(i));
+            }
+            self.at = self.at.wrapping_add(self.pixel.wrapping_mul(PIXELS));
+            self.column += PIXELS;
+            return offsets;
+        }
+        for offset in &mut offsets {
+            *offset = self.at;
+            self.column += 1;
+            self.at = self.at.wrapping_add(self.pixel);
+            if self.column == self.width {
+                self.column = 0;
+                self.at = self.at.wrapping_add(self.turn);
+            }
+        }
+        offsets
     }
 }
 
@@ -96,21 +126,25 @@ impl Walk {
 pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t: &Tiles) {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
-        let turn = |row: usize, pixel: usize| row.wrapping_sub(pixel.wrapping_mul(t.width));
-        let (in_turn, out_turn) = (turn(t.in_row, t.in_pixel), turn(t.out_row, t.out_pixel));
-        let residual_turn = turn(t.residual_row, t.residual_pixel);
-        let mut input = Walk { column: t.column, at: 0 };
-        let (mut output, mut residual) = (input, input);
+        let mut input = Walk::new(t, t.in_pixel, t.in_row);
+        let mut output = Walk::new(t, t.out_pixel, t.out_row);
+        let mut residual = Walk::new(t, t.residual_pixel, t.residual_row);
+        let mut ahead = t.ahead;
         for _ in 0..t.count {
-            let mut pixels = [t.input; PIXELS];
-            for pixel in &mut pixels {
-                *pixel = t.input.wrapping_add(input.next(t.in_pixel, in_turn, t.width));
+            let pixels = input.next::<PIXELS>().map(|offset| t.input.wrapping_add(offset));
+            let to = output.next::<PIXELS>().map(|offset| t.output.wrapping_add(offset));
+            let added = residual.next::<PIXELS>().map(|offset| t.residual.wrapping_add(offset));
+            for (to, added) in to.iter().zip(&added) {
+                for o in 0..BLOCKS {
+                    S::prefetch(to.wrapping_add(o * t.out_block));
+                    if !t.residual.is_null() {
+                        S::prefetch(added.wrapping_add(o * t.residual_block));
+                    }
+                }
             }
-            let mut sums = sum_up::<S, PIXELS, BLOCKS>(t, &pixels);
+            let mut sums = sum_up::<S, PIXELS, BLOCKS>(t, &pixels, &mut ahead);
             if !t.residual.is_null() {
-                for row in &mut sums {
-                    let from =
-                        t.residual.wrapping_add(residual.next(t.residual_pixel, residual_turn, t.width));
+                for (row, from) in sums.iter_mut().zip(added) {
                     for (o, sum) in row.iter_mut().enumerate() {
                         let from = from.wrapping_add(o * t.residual_block);
                         let partial = o + 1 == BLOCKS && t.tail < S::LANES;
@@ -120,8 +154,7 @@ pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t:
                 }
             }
             let (low, high) = (S::splat(t.low), S::splat(t.high));
-            for row in &sums {
-                let to = t.output.wrapping_add(output.next(t.out_pixel, out_turn, t.width));
+            for (row, to) in sums.iter().zip(to) {
                 for (o, sum) in row.iter().enumerate() {
                     let (to, value) = (to.wrapping_add(o * t.out_block), S::min(high, S::max(low, *sum)));
                     if o + 1 == BLOCKS && t.tail < S::LANES {
@@ -140,6 +173,7 @@ pub(crate) unsafe fn tiles<S: Simd, const PIXELS: usize, const BLOCKS: usize>(t:
 unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
     t: &Tiles,
     pixels: &[*const f32; PIXELS],
+    ahead: &mut *const f32,
 ) -> [[S::V; BLOCKS]; PIXELS] {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
@@ -150,17 +184,37 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
                 row[o] = bias;
             }
         }
-        // One loop over all taps of all blocks rather than a nest, and nothing unrolled: so every pointer of the inner
-        // loop but one stays in its register, and every sum in its own.
+        // One loop over all taps of all blocks rather than a nest: so every pointer of the inner loop stays in its register,
+        // and every sum in its own.
         let row_turn = t.tap_row.wrapping_sub((t.kernel_columns - 1).wrapping_mul(t.tap_column));
         let mut weights = t.weights;
+        let mut next = *ahead;
         let (mut left, mut block, mut at) = (t.channels, 0_usize, 0_usize);
         let (mut row, mut column) = (t.kernel_rows, t.kernel_columns);
         let mut here = left.min(t.channel_block);
         loop {
-            for channel in at..at.wrapping_add(here) {
-                product::<S, PIXELS, BLOCKS>(weights, t.prefetch, pixels, channel, &mut sums);
+            if t.input_ahead != 0 {
+                let next = pixels[0].wrapping_add(at).wrapping_add(t.input_ahead);
+                for line in 0..(PIXELS * S::LANES).div_ceil(LINE) {
+                    S::prefetch(next.wrapping_add(line * LINE));
+                }
+            }
+            let end = at.wrapping_add(here);
+            let mut channel = at;
+            while channel.wrapping_add(UNROLLED) <= end {
+                for i in 0..UNROLLED {
+                    let weights = weights.wrapping_add(t.weight_step.wrapping_mul(i));
+                    product::<S, PIXELS, BLOCKS>(weights, pixels, channel.wrapping_add(i), &mut sums);
+                }
+                S::prefetch(next);
+                next = next.wrapping_add(t.ahead_step);
+                weights = weights.wrapping_add(t.weight_step.wrapping_mul(UNROLLED));
+                channel = channel.wrapping_add(UNROLLED);
+            }
+            while channel < end {
+                product::<S, PIXELS, BLOCKS>(weights, pixels, channel, &mut sums);
                 weights = weights.wrapping_add(t.weight_step);
+                channel = channel.wrapping_add(1);
             }
             column -= 1;
             if column > 0 {
@@ -182,6 +236,7 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
             at = block;
             here = left.min(t.channel_block);
         }
+        *ahead = next;
         sums
     }
 }
@@ -190,18 +245,27 @@ unsafe fn sum_up<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
 #[inline(always)]
 unsafe fn product<S: Simd, const PIXELS: usize, const BLOCKS: usize>(
     weights: *const f32,
-    prefetch: usize,
     pixels: &[*const f32; PIXELS],
     channel: usize,
     sums: &mut [[S::V; BLOCKS]; PIXELS],
 ) {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
+        if BLOCKS > PIXELS {
+            // Fewer registers for what is read than for weights of all blocks.
+            let values = pixels.map(|pixel| S::splat_from(pixel.add(channel)));
+            for o in 0..BLOCKS {
+                let w = S::load(weights.add(o * S::LANES));
+                for (row, value) in sums.iter_mut().zip(values) {
+                    row[o] = S::fma(value, w, row[o]);
+                }
+            }
+            return;
+        }
         let mut w = [S::splat(0.0); BLOCKS];
         for (o, w) in w.iter_mut().enumerate() {
             *w = S::load(weights.add(o * S::LANES));
         }
-        S::prefetch(weights.wrapping_add(prefetch));
         for (pixel, row) in pixels.iter().zip(sums) {
             let value = S::splat_from(pixel.add(channel));
             for (sum, w) in row.iter_mut().zip(w) {

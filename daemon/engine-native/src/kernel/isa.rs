@@ -5,14 +5,18 @@
 
 use super::{
     activation::{self, Combine, Interleave, Map, Vector},
+    along::{self, Along},
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
     dot::{self, Dots, DotsDepthwise},
+    elements::{self, Row},
+    norm::{self, Groups, Neighbours},
     pool::{self, Pool, Whole},
     quantised::{
         convert::{self, Blocks, Channels, Cover, Squeeze},
         maps::{self, Maximum, Mean, Pairs},
     },
+    recurrent::{self, Moment},
     rows::{self, Normalise, Softmax},
     simd,
     winograd::{self, Input, Output},
@@ -43,6 +47,10 @@ pub(crate) struct Kernels {
     pub(crate) restore: Kernel<Output>,
     pub(crate) softmax: Kernel<Softmax>,
     pub(crate) normalise: Kernel<Normalise>,
+    pub(crate) along: Kernel<Along>,
+    pub(crate) elements: Kernel<Row>,
+    pub(crate) groups: Kernel<Groups>,
+    pub(crate) neighbours: Kernel<Neighbours>,
     pub(crate) map: Kernel<Map>,
     pub(crate) combine: Kernel<Combine>,
     pub(crate) vector: Kernel<Vector>,
@@ -57,6 +65,9 @@ pub(crate) struct Kernels {
     pub(crate) pairs: Kernel<Pairs>,
     pub(crate) largest: Kernel<Maximum>,
     pub(crate) mean: Kernel<Mean>,
+    pub(crate) lstm: Kernel<Moment>,
+    pub(crate) gru: Kernel<Moment>,
+    pub(crate) rnn: Kernel<Moment>,
 }
 
 /// Columns that the depthwise kernels compute at once, at most.
@@ -191,11 +202,18 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] restore(Output) = winograd::restore);
             instance!(@entry [$($feature)?] softmax(Softmax) = rows::softmax);
             instance!(@entry [$($feature)?] normalise(Normalise) = rows::normalise);
+            instance!(@entry [$($feature)?] along(Along) = along::along);
+            instance!(@entry [$($feature)?] elements(Row) = elements::elements);
+            instance!(@entry [$($feature)?] groups(Groups) = norm::groups);
+            instance!(@entry [$($feature)?] neighbours(Neighbours) = norm::neighbours);
             instance!(@entry [$($feature)?] map(Map) = activation::map);
             instance!(@entry [$($feature)?] combine(Combine) = activation::combine);
             instance!(@entry [$($feature)?] vector(Vector) = activation::vector);
             instance!(@entry [$($feature)?] interleave(Interleave) = activation::interleave);
             instance!(@entry [$($feature)?] separate(Interleave) = activation::separate);
+            instance!(@entry [$($feature)?] lstm(Moment) = recurrent::lstm);
+            instance!(@entry [$($feature)?] gru(Moment) = recurrent::gru);
+            instance!(@entry [$($feature)?] rnn(Moment) = recurrent::rnn);
 
             fn choose_tiles(pixels: usize, blocks: usize) -> Option<Kernel<Tiles>> {
                 match (pixels, blocks) {
@@ -226,8 +244,9 @@ macro_rules! instance {
                 depthwise: choose_depthwise,
                 dots: choose_dots,
                 dots_depthwise: choose_dots_depthwise,
-                maximum, average, whole, transform, restore, softmax, normalise, map, combine, vector,
-                interleave, separate, quantise, dequantise, quantise_blocks, dequantise_blocks, cover, squeeze, pairs, largest, mean,
+                quantise, dequantise, quantise_blocks, dequantise_blocks, cover, squeeze, pairs, largest, mean,
+                maximum, average, whole, transform, restore, softmax, normalise, along, elements, groups, neighbours,
+                map, combine, vector, interleave, separate, lstm, gru, rnn,
             };
         }
     };
@@ -259,10 +278,10 @@ macro_rules! instance {
 instance!(avx512, Avx512, simd::Avx512, ["avx512f,avx512bw"], [0, 12, 12, 8, 6], [1 2 3 4 5 6 7 8 9 10 11 12],
     1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 3: 1 2 3 4 5 6 7 8; 4: 1 2 3 4 5 6);
 #[cfg(target_arch = "x86_64")]
-instance!(avx2, Avx2, simd::Avx2, ["avx2,fma"], [0, 12, 6, 4, 2], [1 2 3 4 5 6],
-    1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2);
+instance!(avx2, Avx2, simd::Avx2, ["avx2,fma"], [0, 8, 6, 3, 3], [1 2 3 4 5 6],
+    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
 #[cfg(target_arch = "aarch64")]
-instance!(neon, Neon, simd::Neon, [], [0, 12, 6, 4, 2], [1 2 3 4 5 6],
-    1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2);
-instance!(portable, Portable, simd::Portable, [], [0, 12, 6, 4, 2], [1 2 3 4 5 6],
-    1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2);
+instance!(neon, Neon, simd::Neon, [], [0, 8, 6, 3, 3], [1 2 3 4 5 6],
+    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
+instance!(portable, Portable, simd::Portable, [], [0, 8, 6, 3, 3], [1 2 3 4 5 6],
+    1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);

@@ -77,7 +77,7 @@ pub(crate) unsafe fn softmax<S: Simd>(p: &Softmax) {
             let most = S::splat(S::largest(most));
             let mut sum = S::splat(0.0);
             vectors!(p.length, at, n => {
-                let e = S::exp(S::sub(S::load_up_to(y.add(at), n), most));
+                let e = S::exp_of_negative(S::sub(S::load_up_to(y.add(at), n), most));
                 S::store_up_to(y.add(at), e, n);
                 sum = S::add(sum, first_or::<S>(e, n, 0.0));
             });

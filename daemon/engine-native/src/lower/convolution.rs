@@ -25,7 +25,7 @@ pub(super) struct Plane {
     pub(super) strides: (usize, usize),
     pub(super) dilations: (usize, usize),
     pub(super) padding: (usize, usize),
-    after: (usize, usize),
+    pub(super) after: (usize, usize),
 }
 
 pub(super) fn plane(window: &Window) -> Option<Plane> {
@@ -100,8 +100,36 @@ impl Lowering<'_> {
         let weights = Weights::Packed { start: self.constants(&packed) };
         let bias = self.channel_constants(bias, columns);
         let step = dense(&plane, input, output, residual, weights, bias, ending);
-        self.push(Step::Convolve(Box::new(step)));
+        self.push_convolution(step);
         Some(())
+    }
+
+    /// A convolution; images of one row become rows of one image, so that they share the weights that are near.
+    fn push_convolution(&mut self, step: Convolve) {
+        let output = step.output;
+        if output.images == 1 || output.rows != 1 || step.taps.0 != 1 {
+            self.push(Step::Convolve(Box::new(step)));
+            return;
+        }
+        let rows = |map: Map| Map {
+            images: 1,
+            rows: map.images,
+            image: 0,
+            row: map.image,
+            halo: Halo::default(),
+            ..map
+        };
+        let step = Convolve {
+            in_image: 0,
+            in_row: step.in_image,
+            output: rows(output),
+            residual: step.residual.map(rows),
+            ..step
+        };
+        self.push(Step::Convolve(Box::new(step)));
+        if output.halo != Halo::default() {
+            self.push(Step::Halo { map: output });
+        }
     }
 
     /// Few input channels, read from the plain form: the taps of a row are taken as channels that lie next to each other.
@@ -145,13 +173,13 @@ impl Lowering<'_> {
             function,
             ..dense(plane, input, output, residual, weights, bias, (range, function))
         };
-        self.push(Step::Convolve(Box::new(step)));
+        self.push_convolution(step);
         Some(())
     }
 
     /// Groups of channels: for each group of output blocks, a convolution over the input blocks that its channels read,
     /// with factors of 0 where they do not.
-    fn grouped(
+    pub(super) fn grouped(
         &mut self,
         plane: &Plane,
         shape: &Shape,
@@ -198,7 +226,7 @@ impl Lowering<'_> {
                 bias,
                 ending,
             );
-            self.push(Step::Convolve(Box::new(step)));
+            self.push_convolution(step);
         }
         Some(())
     }
@@ -315,14 +343,14 @@ impl Lowering<'_> {
 }
 
 /// Channels in, channels out, groups.
-struct Shape {
-    channels: usize,
-    columns: usize,
-    groups: usize,
+pub(super) struct Shape {
+    pub(super) channels: usize,
+    pub(super) columns: usize,
+    pub(super) groups: usize,
 }
 
 /// A convolution over all channels of `input`.
-fn dense(
+pub(super) fn dense(
     plane: &Plane,
     input: Map,
     output: Map,

@@ -2,7 +2,7 @@
 
 use agentd_plan::{
     Node, ValueId,
-    op::{Binary, Reduce, Unary, reduce::ReduceKind},
+    op::{BatchNorm, Binary, Reduce, Unary, reduce::ReduceKind},
 };
 
 use super::Lowering;
@@ -36,7 +36,15 @@ pub(super) fn function(unary: Unary) -> Option<Function> {
         Unary::Floor => Function::Floor,
         Unary::Round => Function::Round,
         Unary::Elu { alpha } => Function::Elu { slope: alpha },
-        _ => return None,
+        Unary::Selu { alpha, gamma } => Function::Selu { slope: alpha, factor: gamma },
+        Unary::Affine { alpha, beta } => Function::Affine { slope: alpha, offset: beta },
+        Unary::Swish { alpha } => Function::Swish { slope: alpha },
+        Unary::Mish => Function::Mish,
+        Unary::Softsign => Function::Softsign,
+        Unary::Ceil => Function::Ceiling,
+        Unary::Sign => Function::Sign,
+        Unary::Not | Unary::BitNot | Unary::IsNan | Unary::IsInf { .. } => return None,
+        other => Function::Other(other),
     })
 }
 
@@ -48,6 +56,8 @@ fn pairwise(binary: Binary) -> Option<Pairwise> {
         Binary::Div => Pairwise::Divide,
         Binary::Max => Pairwise::Maximum,
         Binary::Min => Pairwise::Minimum,
+        Binary::PRelu => Pairwise::Leaky,
+        Binary::Pow | Binary::Mod | Binary::Fmod => Pairwise::Other(binary),
         _ => return None,
     })
 }
@@ -75,6 +85,9 @@ impl Lowering<'_> {
     pub(super) fn binary(&mut self, binary: Binary, node: &Node) -> Option<()> {
         let (a, b) = (node.inputs.first().copied()??, node.inputs.get(1).copied()??);
         let output = *node.outputs.first()?;
+        let square = binary == Binary::Pow && self.constant_of(Some(b)).is_some_and(|items| *items == [2.0]);
+        let same = square && self.fact(a).shape == self.fact(output).shape;
+        let (binary, b) = if same { (Binary::Mul, a) } else { (binary, b) };
         let pairwise = pairwise(binary)?;
         if !self.is_f32(a) || !self.is_f32(b) {
             return None;
@@ -141,11 +154,13 @@ impl Lowering<'_> {
         Some(())
     }
 
-    pub(super) fn batch_norm(&mut self, epsilon: f32, node: &Node) -> Option<()> {
+    pub(super) fn batch_norm(&mut self, norm: &BatchNorm, node: &Node) -> Option<()> {
+        let (range, function) = Self::ending(norm.activation)?;
         let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
         let parameter = |index: usize| self.constant_of(node.inputs.get(index).copied()?);
         let (scale, bias, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
-        let factors: Vec<f32> = scale.iter().zip(variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
+        let factors: Vec<f32> =
+            scale.iter().zip(variance).map(|(s, v)| s / (v + norm.epsilon).sqrt()).collect();
         let offsets: Vec<f32> =
             bias.iter().zip(mean).zip(&factors).map(|((b, m), f)| m.mul_add(-f, *b)).collect();
         let input = self.map(x)?;
@@ -154,8 +169,11 @@ impl Lowering<'_> {
         let offset = Some(self.channel_constants(Some(&offsets), channels));
         let output = self.new_map(output)?;
         let pairwise = Pairwise::Multiply;
-        let step = Scale { input, vector, vector_image: 0, offset, pairwise, output, range: EVERYTHING };
+        let step = Scale { input, vector, vector_image: 0, offset, pairwise, output, range };
         self.push(Step::Scale(Box::new(step)));
+        if let Some(function) = function {
+            self.push(Step::MapFunction { input: output, output, function });
+        }
         Some(())
     }
 
@@ -215,7 +233,7 @@ impl Lowering<'_> {
         };
         let rank = self.fact(x).rank();
         let whole = (3..=4).contains(&rank) && reduce.axes == (2..rank).collect::<Vec<_>>();
-        if !whole || !self.is_f32(x) {
+        if !whole || !self.is_f32(x) || self.form(x).map.is_none() {
             return None;
         }
         let input = self.map(x)?;

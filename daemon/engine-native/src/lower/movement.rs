@@ -6,13 +6,13 @@ use super::{Lowering, elementwise::strides};
 use crate::step::{Axis, Copy, Map, Operand, Step};
 
 /// Floats of an element, where it is a whole number of them.
-fn words(fact: &Fact) -> Option<usize> {
+pub(super) fn words(fact: &Fact) -> Option<usize> {
     let size = fact.datatype.size()?;
     (size % size_of::<f32>() == 0).then_some(size / size_of::<f32>())
 }
 
 /// Row-major distances of a shape.
-fn row_major(shape: &[usize]) -> Vec<usize> {
+pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     let mut step = 1;
     let mut strides: Vec<usize> = shape
         .iter()
@@ -29,7 +29,7 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 
 impl Lowering<'_> {
     /// Copies `shape` elements with these distances, merging axes where both sides allow it.
-    fn copy(
+    pub(super) fn copy(
         &mut self,
         from: Operand,
         to: crate::step::At,
@@ -56,12 +56,6 @@ impl Lowering<'_> {
         self.push(Step::Copy(Box::new(Copy { from, to, axes })));
     }
 
-    /// The value in plain form, or among the constants; `None` for constants that are no `f32`.
-    fn source(&mut self, id: ValueId) -> Option<Operand> {
-        let constant = self.graph.value(id).constant.is_some();
-        (!constant || self.is_f32(id)).then(|| self.operand(id))
-    }
-
     pub(super) fn reshape(&mut self, node: &Node) -> Option<()> {
         let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
         if self.graph.value(x).constant.is_some() {
@@ -78,7 +72,7 @@ impl Lowering<'_> {
         let from = row_major(&self.fact(x).shape);
         let from: Vec<usize> = perm.iter().filter_map(|axis| from.get(*axis).copied()).collect();
         let shape = &self.fact(output).shape;
-        let (source, to) = (self.source(x)?, self.new_plain(output));
+        let (source, to) = (self.operand(x), self.new_plain(output));
         self.copy(source, to, shape, (&from, &row_major(shape)), words);
         Some(())
     }
@@ -93,7 +87,7 @@ impl Lowering<'_> {
             start += stride * first;
         }
         let shape = &self.fact(output).shape;
-        let source = Self::operand_plus(self.source(x)?, start * words);
+        let source = Self::operand_plus(self.operand(x), start * words);
         let to = self.new_plain(output);
         self.copy(source, to, shape, (&from, &row_major(shape)), words);
         Some(())
@@ -104,7 +98,7 @@ impl Lowering<'_> {
         let words = words(self.fact(x))?;
         let shape = &self.fact(output).shape;
         let from = strides(&self.fact(x).shape, shape)?;
-        let (source, to) = (self.source(x)?, self.new_plain(output));
+        let (source, to) = (self.operand(x), self.new_plain(output));
         self.copy(source, to, shape, (&from, &row_major(shape)), words);
         Some(())
     }
@@ -119,7 +113,7 @@ impl Lowering<'_> {
         let words = words(self.fact(output))?;
         let mut sources = Vec::new();
         for id in &node.inputs {
-            sources.push(((*id)?, self.source((*id)?)?));
+            sources.push(((*id)?, self.operand((*id)?)));
         }
         let to = self.new_plain(output);
         let strides = row_major(shape);

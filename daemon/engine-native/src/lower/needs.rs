@@ -3,7 +3,7 @@
 use agentd_plan::{Graph, Node, Op, ValueId};
 use agentd_types::Datatype;
 
-use super::sizes;
+use super::{sizes, transposed};
 use crate::step::Halo;
 
 /// What is asked of a value.
@@ -35,6 +35,13 @@ pub(super) fn needs(graph: &Graph, lanes: usize) -> Vec<Need> {
         };
         if let Some(Some(input)) = node.inputs.first()
             && let Some(halo) = window.and_then(halo)
+            && let Some(need) = needs.get_mut(input.index())
+        {
+            need.halo = need.halo.max(halo);
+        }
+        if let Op::ConvTranspose(conv) = &node.op
+            && let Some(Some(input)) = node.inputs.first()
+            && let Some(halo) = transposed::halo(conv, &graph.value(*input).fact.shape)
             && let Some(need) = needs.get_mut(input.index())
         {
             need.halo = need.halo.max(halo);
@@ -82,7 +89,8 @@ fn writes_map(graph: &Graph, node: &Node, needs: &[Need]) -> bool {
     };
     match &node.op {
         Op::Conv(_) => true,
-        Op::Pool(_) | Op::Unary(_) | Op::BatchNorm(_) => spatial(0),
+        Op::ConvTranspose(_) => transposed::is_spatial(graph, node),
+        Op::Pool(_) | Op::Resize(_) | Op::Unary(_) | Op::BatchNorm(_) => spatial(0),
         Op::Binary(_) => spatial(0) || spatial(1),
         Op::Concat(concat) => concat.axis == 1 && (0..node.inputs.len()).all(spatial),
         _ => false,

@@ -5,7 +5,7 @@
 //! channels; distances are the same, since a word is as wide as a float.
 
 use super::{At, Map, Operand, Pool};
-use crate::kernel::activation::{Function, Pairwise};
+use crate::kernel::{activation::Function, quantised::maps::PairFunction};
 
 /// Sums of products of integers.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +139,7 @@ pub(crate) struct WordPairs {
     /// Results are held between these.
     pub(crate) range: (f32, f32),
     /// What is done to the pairs.
-    pub(crate) pairwise: Pairwise,
+    pub(crate) function: PairFunction,
 }
 
 /// A step on quantised numbers.

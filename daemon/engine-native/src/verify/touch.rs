@@ -1,14 +1,18 @@
 //! What a step touches: the first and last float of each operand.
 
 mod integer;
+mod recurrent;
 
 use crate::{
-    kernel::isa::{DEPTHWISE_COLUMNS, Kernels},
+    kernel::{
+        along,
+        isa::{DEPTHWISE_COLUMNS, Kernels},
+    },
     pack,
     plan::Plan,
     step::{
-        At, BufferId, Combine, Convolve, Copy, Depthwise, Map, Operand, Parts, Pool, Scale, Step, Weights,
-        Winograd,
+        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Elements, Gather, Map, Operand, Parts, Pool,
+        Resize, Sample, Scale, Source, Step, Turn, Weights, Winograd,
     },
 };
 
@@ -61,6 +65,7 @@ impl Touches {
             Step::Depthwise(step) => t.depthwise(step, kernels)?,
             Step::Winograd(step) => t.winograd(step, kernels)?,
             Step::Pool(step) => t.pool(step, kernels)?,
+            Step::Resize(step) => t.resize(step, kernels)?,
             Step::Whole { input, output, .. } => {
                 t.vectors(input, kernels)?;
                 t.vectors(output, kernels)?;
@@ -74,6 +79,7 @@ impl Touches {
                 t.map(from)?;
                 t.map(to)?;
             }
+            Step::Halo { map } => t.map(map)?,
             Step::MapFunction { input, output, .. } => {
                 t.vectors(input, kernels)?;
                 t.vectors(output, kernels)?;
@@ -92,6 +98,24 @@ impl Touches {
             }
             Step::Combine(step) => t.combine(step)?,
             Step::Copy(step) => t.copy(step)?,
+            Step::Along(step) => t.along(step)?,
+            Step::Elements(step) => t.elements(step)?,
+            Step::Gather(step) => t.gather(step, plan)?,
+            Step::GroupNorm(step) => {
+                let channels = step.groups.checked_mul(step.channels)?;
+                let floats = step.images.checked_mul(channels)?.checked_mul(step.plane)?;
+                t.at(step.input, floats);
+                t.at(step.output, floats);
+                t.constant(step.scale, channels);
+                t.constant(step.bias, channels);
+            }
+            Step::LocalNorm(step) => {
+                let floats = step.images.checked_mul(step.channels)?.checked_mul(step.plane)?;
+                t.at(step.input, floats);
+                t.at(step.output, floats);
+                // A neighbour's number must not wrap.
+                step.channels.checked_add(step.reach.1)?.checked_add(1)?;
+            }
             Step::Softmax { input, output, rows, length, mask, mask_row, .. } => {
                 (*length > 0).then_some(())?;
                 mask.iter().for_each(|mask| t.operand(*mask, &[(*rows, *mask_row), (*length, 1)]));
@@ -114,6 +138,7 @@ impl Touches {
                 t.buffer(*to, 0, &[(parts.count, parts.weights)], packed);
             }
             Step::Integer(step) => t.integer(step, kernels, &plan.constants)?,
+            Step::Recurrent(step) => t.recurrent(step, kernels)?,
             Step::Reference { node, inputs, outputs } => t.reference(*node, inputs, outputs, plan)?,
         }
         Some(t)
@@ -283,6 +308,19 @@ impl Touches {
         (positive.iter().all(|n| *n > 0) && starts).then_some(())
     }
 
+    fn resize(&mut self, r: &Resize, kernels: &Kernels) -> Option<()> {
+        self.vectors(&r.input, kernels)?;
+        self.vectors(&r.output, kernels)?;
+        same(&r.input, &r.output, false)?;
+        let inside = |samples: &[Sample], from: usize, to: usize| {
+            let reads = |sample: &Sample| sample.places.0 < from && sample.places.1 < from;
+            samples.len() == to && samples.iter().all(reads)
+        };
+        let known = matches!(kernels.lanes, 8 | 16);
+        let rows = inside(&r.rows, r.input.rows, r.output.rows);
+        (known && rows && inside(&r.columns, r.input.columns, r.output.columns)).then_some(())
+    }
+
     fn scale(&mut self, s: &Scale, kernels: &Kernels) -> Option<()> {
         self.vectors(&s.input, kernels)?;
         self.vectors(&s.output, kernels)?;
@@ -322,6 +360,69 @@ impl Touches {
         (!c.axes.is_empty()).then_some(())?;
         self.operand(c.from, &from);
         self.buffer(c.to, 0, &to, 1);
+        Some(())
+    }
+
+    /// Loops in bytes over an operand.
+    fn bytes(&mut self, operand: Operand, loops: &[(usize, usize)], size: usize) {
+        let floats = end(0, loops, size).div_ceil(size_of::<f32>());
+        match operand {
+            Operand::Buffer(at) => self.at(at, floats),
+            Operand::Constant(start) => self.constant(start, floats),
+        }
+    }
+
+    fn elements(&mut self, step: &Elements) -> Option<()> {
+        let (sizes, out_size) = step.each.sizes()?;
+        (step.turns.last()?.out == 1).then_some(())?;
+        let loops = |pick: &dyn Fn(&Turn) -> Option<usize>, size: usize| {
+            let turn = |turn: &Turn| Some((turn.count, pick(turn)?.checked_mul(size)?));
+            step.turns.iter().map(turn).collect::<Option<Vec<_>>>()
+        };
+        for (at, (operand, size)) in
+            step.operands.iter().zip(sizes).enumerate().filter(|(_, (_, size))| *size > 0)
+        {
+            self.bytes(*operand, &loops(&|turn| turn.steps.get(at).copied(), size)?, size);
+        }
+        self.bytes(Operand::Buffer(step.output), &loops(&|turn| Some(turn.out), out_size)?, out_size);
+        Some(())
+    }
+
+    fn gather(&mut self, step: &Gather, plan: &Plan) -> Option<()> {
+        let slices = step.outer.checked_mul(step.inner)?;
+        let floats = slices.checked_mul(step.size)?;
+        match step.from {
+            Source::Operand(Operand::Buffer(at)) => self.at(at, floats),
+            Source::Operand(Operand::Constant(start)) => self.constant(start, floats),
+            Source::Value(index) => {
+                let items = plan.graph.values().get(index)?.constant.as_ref()?.items::<f32>()?;
+                (items.len() >= floats).then_some(())?;
+            }
+        }
+        let words = step.count.checked_mul(if step.wide { 2 } else { 1 })?;
+        match step.indices {
+            Operand::Buffer(at) => self.at(at, words),
+            Operand::Constant(start) => self.constant(start, words),
+        }
+        self.at(step.to, slices.checked_mul(step.count)?);
+        Some(())
+    }
+
+    fn along(&mut self, step: &Along) -> Option<()> {
+        (step.count > 0).then_some(())?;
+        let results = step.outer.checked_mul(step.inner)?;
+        let numbers = results.checked_mul(step.count)?;
+        self.at(step.input, numbers);
+        let written = match step.kind {
+            along::Kind::Fold { .. } => results,
+            along::Kind::Softmax { .. } => numbers,
+            // An index has two words, and is counted in 32 bits until then.
+            along::Kind::Arg { .. } => {
+                u32::try_from(step.count).ok()?;
+                results.checked_mul(2)?
+            }
+        };
+        self.at(step.output, written);
         Some(())
     }
 

@@ -1,13 +1,14 @@
-//! Batch normalisation, and products and sums with one number a channel, go into the convolution before.
+//! Batch normalisation, and products and sums with one number a channel, go into the convolution before, or into one
+//! batch normalisation.
 
 use super::{Edit, edit::Work};
 use crate::{
     array::{Array, Fact},
     error::PlanError,
-    op::{Binary, Op},
+    op::{BatchNorm, Binary, Op},
 };
 
-/// Folds what follows convolutions with constant weights into them.
+/// Folds what follows convolutions with constant weights into them, and joins what follows nothing such.
 pub(super) fn fuse(edit: &mut Edit) -> Result<(), PlanError> {
     for at in 0..edit.len() {
         while let Some((line, user)) = following(edit, at) {
@@ -16,7 +17,41 @@ pub(super) fn fuse(edit: &mut Edit) -> Result<(), PlanError> {
             }
         }
     }
+    for at in 0..edit.len() {
+        while join(edit, at)? {}
+    }
     Ok(())
+}
+
+/// Makes two lines that follow each other one batch normalisation; whether there were two.
+fn join(edit: &mut Edit, at: usize) -> Result<bool, PlanError> {
+    let lines = edit.node(at).and_then(|node| {
+        let x = [node.input(0), node.input(1)].into_iter().flatten().find(|x| edit.constant(*x).is_none())?;
+        let first = line(edit, node, x)?;
+        let user = edit.only_user(node.output())?;
+        let next = edit.node(user)?;
+        Some((x, edit.fact(x)?.datatype, first, line(edit, next, node.output())?, next.output()))
+    });
+    let Some((x, datatype, first, second, to)) = lines else { return Ok(false) };
+    let factors: Vec<f64> = first.factors.iter().zip(&second.factors).map(|(a, b)| a * b).collect();
+    let offsets = first.offsets.iter().zip(second.factors.iter().zip(&second.offsets));
+    let offsets: Vec<f64> = offsets.map(|(a, (factor, b))| a * factor + b).collect();
+    if !crate::array::is_float(datatype) || factors.iter().chain(&offsets).any(|number| !number.is_finite()) {
+        return Ok(false);
+    }
+    let channels = factors.len();
+    let mut parameter = |numbers: Vec<f64>| {
+        Ok::<_, PlanError>(Some(edit.add(Array::from_reals(datatype, [channels], numbers)?)))
+    };
+    let (scale, bias) = (parameter(factors)?, parameter(offsets)?);
+    let (mean, variance) = (parameter(vec![0.0; channels])?, parameter(vec![1.0; channels])?);
+    edit.replace(
+        at,
+        BatchNorm { epsilon: 0.0, activation: None },
+        vec![Some(x), scale, bias, mean, variance],
+    );
+    edit.redefine(at, to);
+    Ok(true)
 }
 
 /// `factor * y + offset` for each channel.
@@ -44,7 +79,7 @@ fn line(edit: &Edit, node: &Work, y: usize) -> Option<Line> {
     let fact: &Fact = edit.fact(y)?;
     let channels = *fact.shape.get(1)?;
     match &node.op {
-        Op::BatchNorm(norm) if node.input(0) == Some(y) => {
+        Op::BatchNorm(norm) if node.input(0) == Some(y) && norm.activation.is_none() => {
             let list = |index: usize| edit.constant(node.input(index)?)?.reals().ok();
             let (scale, bias, mean, variance) = (list(1)?, list(2)?, list(3)?, list(4)?);
             let factors: Vec<f64> =

@@ -1,4 +1,4 @@
-//! A residual sum and an activation go into the convolution or product before them: bias, residual, activation.
+//! A residual sum and an activation go into what is before them: bias, residual, activation.
 
 use super::Edit;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     op::{Binary, Op, Unary},
 };
 
-/// Takes residuals and activations into convolutions and products.
+/// Takes residuals and activations into convolutions, products and batch normalisations.
 pub(super) fn fuse(edit: &mut Edit) -> Result<(), PlanError> {
     // From the end, so that of two convolutions that are added the later one takes the other as its residual.
     for at in (0..edit.len()).rev() {
@@ -24,6 +24,7 @@ fn activation(op: &mut Op) -> Option<&mut Option<Unary>> {
         Op::ConvTranspose(op) => Some(&mut op.activation),
         Op::MatMul(op) => Some(&mut op.activation),
         Op::ScaledMatMul(op) => Some(&mut op.activation),
+        Op::BatchNorm(op) => Some(&mut op.activation),
         _ => None,
     }
 }

@@ -42,7 +42,7 @@ fn batch(site: &mut Site<'_, '_, '_>) -> Found {
         return batch_training(site);
     }
     let ids = site.ids()?;
-    found(site.one(BatchNorm { epsilon: site.float("epsilon", 1e-5)? }, &ids)?)
+    found(site.one(BatchNorm { epsilon: site.float("epsilon", 1e-5)?, activation: None }, &ids)?)
 }
 
 /// With the statistics of the batch itself; running statistics are outputs.
@@ -59,7 +59,7 @@ fn batch_training(site: &mut Site<'_, '_, '_>) -> Found {
     let square = site.binary(Binary::Mul, centred, centred)?;
     let (now_mean, now_variance) = (site.one(reduce(false), &[x])?, site.one(reduce(false), &[square])?);
     let y = site.one(
-        BatchNorm { epsilon: site.float("epsilon", 1e-5)? },
+        BatchNorm { epsilon: site.float("epsilon", 1e-5)?, activation: None },
         &[x, scale, bias, now_mean, now_variance],
     )?;
     let mix = |site: &mut Site<'_, '_, '_>, old, new| {

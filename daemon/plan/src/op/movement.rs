@@ -238,7 +238,8 @@ impl Rule for Pad {
 }
 
 impl Pad {
-    fn source(&self, at: usize, before: isize, dim: usize) -> Option<usize> {
+    /// Where in an axis of length `dim` the element at place `at` of the output comes from; `None` for the fill.
+    pub fn source(&self, at: usize, before: isize, dim: usize) -> Option<usize> {
         let at = at.cast_signed() - before;
         let size = dim.cast_signed();
         if (0..size).contains(&at) {

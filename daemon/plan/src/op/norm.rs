@@ -1,8 +1,8 @@
 //! Normalisations.
 
 use super::{
-    Inputs, Rule,
-    conv::{leading, one},
+    Inputs, Rule, Unary,
+    conv::{finish, leading, one},
     need_float, need_shape, same_type,
 };
 use crate::{
@@ -11,13 +11,15 @@ use crate::{
     shape,
 };
 
-/// `(x - mean) / sqrt(variance + epsilon) * scale + bias` by channel.
+/// `(x - mean) / sqrt(variance + epsilon) * scale + bias` by channel, then activation.
 ///
 /// Inputs: x `[N, C, ..]`, scale, bias, mean, variance, each `[C]`. Output: x's shape. Floats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm {
     /// Added to the variance.
     pub epsilon: f32,
+    /// Applied last.
+    pub activation: Option<Unary>,
 }
 
 /// The channels of a tensor: axis 1, or 1 where there is none.
@@ -56,6 +58,7 @@ impl Rule for BatchNorm {
             let (factor, offset) = lines.get(channel).copied().unwrap_or((1.0, 0.0));
             *item = *item * factor + offset;
         }
+        finish(&mut items, self.activation);
         Ok(vec![Array::from_reals(output.datatype, output.shape.clone(), items)?])
     }
 }

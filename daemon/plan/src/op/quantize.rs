@@ -200,7 +200,8 @@ impl Rule for DynamicQuantize {
         let high = items.iter().fold(0.0_f32, |a, b| a.max(*b));
         let low = items.iter().fold(0.0_f32, |a, b| a.min(*b));
         // In single precision, as the formula is given, since the scale decides each rounding after it.
-        let scale = (high - low) / 255.0;
+        // Where all numbers are 0 the formula gives 0, by which models divide; ONNX Runtime's 1 means the same numbers.
+        let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
         let zero = if scale > 0.0 { (-low / scale).clamp(0.0, 255.0).round_ties_even() } else { 0.0 };
         let bytes = items.iter().map(|item| {
             let value = if scale > 0.0 { (item / scale).round_ties_even() + zero } else { zero };
@@ -453,5 +454,18 @@ impl Rule for QuantizedConv {
 
     fn work(&self, inputs: &Inputs<'_, Fact>, outputs: &[Fact]) -> u64 {
         conv_work(inputs.get(3), outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_quantised_by_a_scale_that_can_be_divided_by() {
+        let zeros = Array::new(vec![3], vec![0.0_f32; 3]).unwrap();
+        let parts = DynamicQuantize.run(&Inputs::new([Some(&zeros)]), &[]).unwrap();
+        let numbers: Vec<Vec<f64>> = parts.iter().map(|part| part.reals().unwrap()).collect();
+        assert_eq!(numbers, [vec![0.0; 3], vec![1.0], vec![0.0]]);
     }
 }

@@ -75,7 +75,7 @@ pub struct Resize {
 }
 
 /// For one place of the output along one axis: places of the input with their weights; `None` lies outside.
-type Taps = Option<Vec<(usize, f64)>>;
+pub type Taps = Option<Vec<(usize, f64)>>;
 
 impl Resize {
     /// Where place `at` lies in the input along an axis of `size`.
@@ -108,13 +108,14 @@ impl Resize {
         }
     }
 
+    /// What place `at` of the output is made of, along an axis of `size`.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "places are clamped to the axis"
     )]
-    fn taps(&self, at: usize, axis: usize, size: usize) -> Taps {
+    pub fn taps(&self, at: usize, axis: usize, size: usize) -> Taps {
         let x = self.place(at, axis, size);
         let last = size as f64 - 1.0;
         if self.coordinates == Coordinates::TfCropAndResize && !(0.0..=last).contains(&x) {

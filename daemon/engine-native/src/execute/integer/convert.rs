@@ -45,7 +45,7 @@ impl Run<'_> {
     }
 
     /// Calls a kernel for each block of words and the blocks of floats that have the same channels.
-    pub(super) fn blocks(
+    pub(super) fn float_blocks(
         &self,
         floats: &Map,
         words: &Map,

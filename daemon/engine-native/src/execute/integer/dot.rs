@@ -1,7 +1,7 @@
 //! Sums of products of integers.
 
 use crate::{
-    execute::{Run, products},
+    execute::{Run, convolve},
     kernel::{
         dot::{self, Dots, Scaled},
         quantised::maps::{Rows, look_up},
@@ -27,13 +27,19 @@ impl Run<'_> {
     pub(super) fn dot(&self, p: &Product) {
         let (pair, out) = (2 * self.kernels.lanes, &p.output);
         let inner: usize = p.groups.iter().map(|factors| factors.inner).sum();
-        let pixels = out.rows * out.columns;
-        let band = products::band_of(pixels, p.in_pixel.max(1), inner * pair, p.groups.len());
+        let (mut pixels, mut groups) = (0..out.rows * out.columns, 0..p.groups.len());
+        // Threads share the groups where there are many, else the pixels.
+        if groups.len() >= 2 * self.share.count {
+            groups = self.share.of(groups.len());
+        } else {
+            pixels = self.share.of(pixels.len());
+        }
+        let band = convolve::band_of(pixels.len(), p.in_pixel.max(1), inner * pair, p.groups.len());
         for image in 0..out.images {
-            for first in (0..pixels).step_by(band) {
-                for (group, factors) in p.groups.iter().enumerate() {
+            for first in pixels.clone().step_by(band) {
+                for (group, factors) in p.groups.iter().enumerate().take(groups.end).skip(groups.start) {
                     let part = self.group_of(p, image, group, factors);
-                    self.dot_group(&part, first..(first + band).min(pixels));
+                    self.dot_group(&part, first..(first + band).min(pixels.end));
                 }
             }
         }
@@ -105,8 +111,8 @@ impl Run<'_> {
             Ending::Quantise { table, .. } => table.is_some(),
             Ending::Scale { function, .. } => function.is_some(),
         };
-        let most = if follows { (products::SPAN / (group.length * widest)).max(1) } else { usize::MAX };
-        for (first, wide, tiles) in products::runs(range.len(), widest) {
+        let most = if follows { (convolve::SPAN / (group.length * widest)).max(1) } else { usize::MAX };
+        for (first, wide, tiles) in convolve::runs(range.len(), widest) {
             let Some(kernel) = self.kernels.dots(wide, group.step.bytes) else { return };
             let mut at = 0;
             while at < tiles {

@@ -256,11 +256,12 @@ pub(crate) unsafe fn cover<S: Words>(p: &Cover) {
         }
         let high = S::largest(S::max(high[0], high[1]));
         let low = -S::largest(S::sub(S::splat(0.0), S::min(low[0], low[1])));
-        let scale = (high - low) / 255.0;
+        // As the reference says: 1 where all is 0.
+        let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
         let zero = if scale > 0.0 { (-low / scale).clamp(0.0, 255.0).round_ties_even() } else { 0.0 };
         p.scale.write(scale);
         p.zero.write(zero as u8);
-        // Where all is 0, so is every step.
+        // A range too small to be divided has but one step.
         let scale = S::splat(if scale > 0.0 { scale } else { f32::INFINITY });
         let (low, high) = (S::splat(-zero), S::splat(255.0 - zero));
         for row in 0..p.rows {

@@ -1,10 +1,7 @@
 //! Tables, pairs, maximum and mean of windows.
 
 use super::steps;
-use crate::kernel::{
-    activation::Pairwise,
-    simd::{MAX_LANES, words::Words},
-};
+use crate::kernel::simd::{MAX_LANES, words::Words};
 
 /// Rows of words. Distances are in words.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +40,21 @@ pub(crate) unsafe fn look_up(p: &Rows, table: *const u16) {
     }
 }
 
+/// A function of two quantised numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PairFunction {
+    /// `a + b`.
+    Add,
+    /// `a - b`.
+    Subtract,
+    /// `a * b`.
+    Multiply,
+    /// The larger.
+    Maximum,
+    /// The smaller.
+    Minimum,
+}
+
 /// Rows of pairs of words, or each word with one vector. Distances are in words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pairs {
@@ -75,7 +87,7 @@ pub(crate) struct Pairs {
     /// Words in a row.
     pub(crate) length: usize,
     /// What is done to the pairs.
-    pub(crate) pairwise: Pairwise,
+    pub(crate) function: PairFunction,
 }
 
 /// The steps of a function of two vectors of words, each half by itself. A macro, since a closure would be compiled
@@ -111,13 +123,12 @@ macro_rules! each_pair {
 pub(crate) unsafe fn pairs<S: Words>(p: &Pairs) {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
-        match p.pairwise {
-            Pairwise::Add => each_pair!(p, S::add),
-            Pairwise::Subtract => each_pair!(p, S::sub),
-            Pairwise::Multiply => each_pair!(p, S::mul),
-            Pairwise::Divide => each_pair!(p, S::div),
-            Pairwise::Maximum => each_pair!(p, S::max),
-            Pairwise::Minimum => each_pair!(p, S::min),
+        match p.function {
+            PairFunction::Add => each_pair!(p, S::add),
+            PairFunction::Subtract => each_pair!(p, S::sub),
+            PairFunction::Multiply => each_pair!(p, S::mul),
+            PairFunction::Maximum => each_pair!(p, S::max),
+            PairFunction::Minimum => each_pair!(p, S::min),
         }
     }
 }

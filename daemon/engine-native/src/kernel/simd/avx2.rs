@@ -106,25 +106,17 @@ impl Simd for Avx2 {
         unsafe { _mm256_floor_ps(a) }
     }
     #[inline(always)]
-    unsafe fn exp2_integral(a: __m256) -> __m256 {
+    unsafe fn scale_by_power(a: __m256, n: __m256) -> __m256 {
         // SAFETY: the caller owes a processor with AVX2 and FMA.
         unsafe {
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            let power = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), power))
         }
     }
     #[inline(always)]
     unsafe fn abs(a: __m256) -> __m256 {
         // SAFETY: the caller owes a processor with AVX2 and FMA.
         unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-    }
-    #[inline(always)]
-    unsafe fn copysign(m: __m256, s: __m256) -> __m256 {
-        // SAFETY: the caller owes a processor with AVX2 and FMA.
-        unsafe {
-            let sign = _mm256_set1_ps(-0.0);
-            _mm256_or_ps(_mm256_andnot_ps(sign, m), _mm256_and_ps(sign, s))
-        }
     }
     #[inline(always)]
     unsafe fn select_less(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
@@ -161,5 +153,38 @@ impl Simd for Avx2 {
     unsafe fn prefetch(p: *const f32) {
         // SAFETY: the caller owes a processor with AVX2 and FMA; a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller owes a processor with AVX2, and eight rows of eight floats at both places.
+        unsafe { turn(from, from_row, to, to_row) }
+    }
+}
+
+/// Eight rows of eight floats turned into columns: pairs, fours, halves.
+///
+/// # Safety
+/// The processor has AVX2; eight floats are valid at each row of both.
+#[inline(always)]
+pub(super) unsafe fn turn(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+    // SAFETY: the caller owes a processor with AVX2 and the rows.
+    unsafe {
+        let row = |i: usize| _mm256_loadu_ps(from.add(i * from_row));
+        let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+        let (e, f, g, h) = (row(4), row(5), row(6), row(7));
+        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (ef, gh) = (_mm256_unpacklo_ps(e, f), _mm256_unpacklo_ps(g, h));
+        let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        let (ef_high, gh_high) = (_mm256_unpackhi_ps(e, f), _mm256_unpackhi_ps(g, h));
+        let fours = [
+            (_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0x44>(ef, gh)),
+            (_mm256_shuffle_ps::<0xee>(ab, cd), _mm256_shuffle_ps::<0xee>(ef, gh)),
+            (_mm256_shuffle_ps::<0x44>(ab_high, cd_high), _mm256_shuffle_ps::<0x44>(ef_high, gh_high)),
+            (_mm256_shuffle_ps::<0xee>(ab_high, cd_high), _mm256_shuffle_ps::<0xee>(ef_high, gh_high)),
+        ];
+        for (i, (first, second)) in fours.into_iter().enumerate() {
+            _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(first, second));
+            _mm256_storeu_ps(to.add((i + 4) * to_row), _mm256_permute2f128_ps::<0x31>(first, second));
+        }
     }
 }

@@ -104,22 +104,14 @@ impl Simd for Avx512 {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
-    unsafe fn exp2_integral(a: __m512) -> __m512 {
+    unsafe fn scale_by_power(a: __m512, n: __m512) -> __m512 {
         // SAFETY: the caller owes a processor with AVX-512.
-        unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), a) }
+        unsafe { _mm512_scalef_ps(a, n) }
     }
     #[inline(always)]
     unsafe fn abs(a: __m512) -> __m512 {
         // SAFETY: the caller owes a processor with AVX-512.
         unsafe { _mm512_abs_ps(a) }
-    }
-    #[inline(always)]
-    unsafe fn copysign(m: __m512, s: __m512) -> __m512 {
-        // SAFETY: the caller owes a processor with AVX-512.
-        unsafe {
-            let (sign, m, s) = (_mm512_set1_epi32(i32::MIN), _mm512_castps_si512(m), _mm512_castps_si512(s));
-            _mm512_castsi512_ps(_mm512_or_si512(_mm512_andnot_si512(sign, m), _mm512_and_si512(sign, s)))
-        }
     }
     #[inline(always)]
     unsafe fn select_less(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
@@ -145,6 +137,16 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn turn(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller owes a processor with AVX-512, which has AVX2, and sixteen rows of sixteen floats at both.
+        unsafe {
+            for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                let (from, to) = (from.add(row * from_row + column), to.add(column * to_row + row));
+                super::avx2::turn(from, from_row, to, to_row);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
         // SAFETY: the caller owes a processor with AVX-512; a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
@@ -158,7 +160,7 @@ impl Simd for Avx512 {
             // Infinities would make the remainder NaN.
             let x = _mm512_min_ps(_mm512_set1_ps(1e4), _mm512_max_ps(_mm512_set1_ps(-1e4), x));
             let n = Self::round(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-            _mm512_scalef_ps(super::exp_polynomial::<Self>(x, n), n)
+            _mm512_scalef_ps(super::exp_of_rest::<Self>(x, n), n)
         }
     }
     #[inline(always)]

@@ -115,26 +115,20 @@ impl Simd for Neon {
         both!(vrndmq_f32(a))
     }
     #[inline(always)]
-    unsafe fn exp2_integral(a: Pair) -> Pair {
+    unsafe fn scale_by_power(a: Pair, n: Pair) -> Pair {
         #[inline(always)]
-        unsafe fn four(a: float32x4_t) -> float32x4_t {
+        unsafe fn four(a: float32x4_t, n: float32x4_t) -> float32x4_t {
             // SAFETY: the caller owes a processor with NEON.
-            unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127)))) }
+            unsafe {
+                let power = vshlq_n_s32::<23>(vcvtq_s32_f32(n));
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a), power))
+            }
         }
-        both!(four(a))
+        both!(four(a, n))
     }
     #[inline(always)]
     unsafe fn abs(a: Pair) -> Pair {
         both!(vabsq_f32(a))
-    }
-    #[inline(always)]
-    unsafe fn copysign(m: Pair, s: Pair) -> Pair {
-        #[inline(always)]
-        unsafe fn four(m: float32x4_t, s: float32x4_t) -> float32x4_t {
-            // SAFETY: the caller owes a processor with NEON.
-            unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), s, m) }
-        }
-        both!(four(m, s))
     }
     #[inline(always)]
     unsafe fn select_less(a: Pair, b: Pair, x: Pair, y: Pair) -> Pair {

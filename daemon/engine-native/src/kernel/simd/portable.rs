@@ -93,17 +93,13 @@ impl Simd for Portable {
         a.map(f32::floor)
     }
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "integral and in -126..=127")]
-    unsafe fn exp2_integral(a: V) -> V {
-        a.map(|x| f32::from_bits(((x as i32).wrapping_add(127) as u32) << 23))
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "integral and in -252..=252")]
+    unsafe fn scale_by_power(a: V, n: V) -> V {
+        each(a, n, |a, n| f32::from_bits(a.to_bits().wrapping_add((n as i32 as u32) << 23)))
     }
     #[inline(always)]
     unsafe fn abs(a: V) -> V {
         a.map(f32::abs)
-    }
-    #[inline(always)]
-    unsafe fn copysign(m: V, s: V) -> V {
-        each(m, s, f32::copysign)
     }
     #[inline(always)]
     unsafe fn select_less(a: V, b: V, x: V, y: V) -> V {

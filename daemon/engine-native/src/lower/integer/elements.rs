@@ -7,7 +7,7 @@ use agentd_plan::{
 
 use super::{Kind, Lowering, Words, Zero, limits, range};
 use crate::{
-    kernel::activation::Pairwise,
+    kernel::quantised::maps::PairFunction,
     lower::{convolution::plane, sizes},
     step::{
         self, Halo, Map, Step,
@@ -19,12 +19,12 @@ impl Lowering<'_> {
     pub(super) fn quantized_binary(&mut self, function: Binary, node: &Node) -> Option<()> {
         let input = |at: usize| node.inputs.get(at).copied().flatten();
         let output = *node.outputs.first()?;
-        let pairwise = match function {
-            Binary::Add => Pairwise::Add,
-            Binary::Sub => Pairwise::Subtract,
-            Binary::Mul => Pairwise::Multiply,
-            Binary::Max => Pairwise::Maximum,
-            Binary::Min => Pairwise::Minimum,
+        let pairs = match function {
+            Binary::Add => PairFunction::Add,
+            Binary::Sub => PairFunction::Subtract,
+            Binary::Mul => PairFunction::Multiply,
+            Binary::Max => PairFunction::Maximum,
+            Binary::Min => PairFunction::Minimum,
             _ => return None,
         };
         let zero = self.zero_of(input(7))?;
@@ -50,7 +50,7 @@ impl Lowering<'_> {
         let to = self.new_words(output, kind)?;
         let flat = |map: Map| Words { map, kind, zero: Zero::Known(0), scale: 1.0, bytes: None }.flat();
         let (from_a, from_b, flat_to) = (flat(from_a), flat(from_b), flat(to));
-        let step = WordPairs { a: from_a, b: from_b, output: flat_to, scales, range, pairwise };
+        let step = WordPairs { a: from_a, b: from_b, output: flat_to, scales, range, function: pairs };
         self.push(Step::Integer(Integer::Pairs(Box::new(step))));
         self.set_integers(output, to, kind, zero)
     }

@@ -19,8 +19,8 @@ impl Touches {
             Integer::Depthwise(step) => self.word_depthwise(step, kernels),
             Integer::Quantise { from, to, .. } => self.halved(from, to, kernels),
             Integer::Dequantise { from, to, .. } => self.halved(to, from, kernels),
-            Integer::Widen { from, to } => self.bytes(from, to),
-            Integer::Narrow { from, to } => self.bytes(to, from),
+            Integer::Widen { from, to } => self.eights(from, to),
+            Integer::Narrow { from, to } => self.eights(to, from),
             Integer::Table { input, output, table } => {
                 self.vectors(input, kernels)?;
                 self.vectors(output, kernels)?;
@@ -166,7 +166,7 @@ impl Touches {
         self.map(words)
     }
 
-    fn bytes(&mut self, bytes: &Bytes, words: &Map) -> Option<()> {
+    fn eights(&mut self, bytes: &Bytes, words: &Map) -> Option<()> {
         (bytes.channels.div_ceil(2) == words.channels).then_some(())?;
         let loops = [
             (words.images, bytes.image),
