@@ -10,6 +10,7 @@
 
 mod convolve;
 mod elements;
+mod integer;
 mod norm;
 mod pack;
 mod recurrent;
@@ -181,6 +182,7 @@ impl Run<'_> {
                 self.pack(*from, (*row, *column), (*rows, *columns), *parts, *to, *scale);
             }
             Step::Recurrent(step) => self.recurrent(step),
+            Step::Integer(step) => self.integer(step),
             Step::Reference { node, inputs, outputs } => return self.reference(*node, inputs, outputs),
         }
         Ok(())

@@ -9,6 +9,7 @@ mod attention;
 mod convolution;
 mod elementwise;
 mod gather;
+mod integer;
 mod movement;
 mod needs;
 mod norm;
@@ -62,6 +63,8 @@ impl Default for Options {
 struct Form {
     plain: Option<At>,
     map: Option<Map>,
+    /// Quantised, or a float that is still quantised.
+    words: Option<integer::Words>,
 }
 
 /// A plan in the making.
@@ -241,7 +244,9 @@ impl<'a> Lowering<'a> {
         }
         let fact = self.fact(id);
         let at = self.new_plain(id);
-        if let Some(map) = form.map {
+        if let Some(words) = form.words {
+            self.plain_of_words(id, words, at);
+        } else if let Some(map) = form.map {
             if let Some(to) = plain_map(at, &fact.shape, Halo::default()) {
                 self.push(Step::Reorder { from: map, to });
             }
@@ -270,6 +275,9 @@ impl<'a> Lowering<'a> {
         }
         if !self.is_f32(id) {
             return None;
+        }
+        if let Some(map) = self.map_of_words(id) {
+            return Some(map);
         }
         let from = plain_map(At { buffer: BufferId(0), start: 0 }, &self.fact(id).shape, Halo::default())?;
         let plain = self.plain(id);
@@ -339,6 +347,9 @@ impl<'a> Lowering<'a> {
         if self.fact(output).elements() == 0 {
             return None;
         }
+        if self.integer(node).is_some() {
+            return Some(());
+        }
         match &node.op {
             Op::Conv(conv) => self.convolution(conv, node),
             Op::ConvTranspose(conv) => self.transposed(conv, node),
@@ -393,7 +404,7 @@ impl<'a> Lowering<'a> {
         }
         for id in &node.outputs {
             if let Some(form) = self.form_mut(*id) {
-                form.map = None;
+                (form.map, form.words) = (None, None);
             }
         }
         let outputs = node.outputs.iter().map(|id| self.new_plain(*id)).collect();

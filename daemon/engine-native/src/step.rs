@@ -3,6 +3,8 @@
 //! Every distance and extent is a number of `f32`s written out in the step, so that what a step touches can be
 //! computed from the step alone: [`crate::verify`] does, before a step may run.
 
+pub(crate) mod integer;
+
 use crate::kernel::{
     activation::{Function, Pairwise},
     along,
@@ -693,6 +695,8 @@ pub(crate) enum Step {
     },
     /// A recurrent layer.
     Recurrent(Box<Recurrent>),
+    /// On quantised numbers.
+    Integer(integer::Integer),
     /// A node by the reference interpreter, on plain buffers.
     Reference {
         /// Which of the graph's nodes.
@@ -731,6 +735,7 @@ impl Step {
             Self::Softmax { .. } => "softmax",
             Self::Pack { .. } => "pack",
             Self::Recurrent(_) => "recurrent",
+            Self::Integer(step) => step.name(),
             Self::Reference { .. } => "reference",
         }
     }

@@ -308,6 +308,7 @@ mod tests {
             | Step::Normalise { .. }
             | Step::Pack { .. }
             | Step::Recurrent(_)
+            | Step::Integer(_)
             | Step::Reference { .. } => {
                 unreachable!("the net has no such step")
             }

@@ -13,6 +13,7 @@ mod linear;
 mod pad;
 mod quantized;
 mod reshape;
+mod scaled;
 
 use self::edit::Edit;
 use crate::{error::PlanError, graph::Graph};
@@ -57,6 +58,9 @@ pub fn fuse_with(graph: &Graph, _: Numerics, integers: Integers) -> Result<Graph
         quantized::fuse(&mut edit)?;
     }
     edit.fold()?;
+    if integers == Integers::Fuse {
+        scaled::fuse(&mut edit);
+    }
     activation::fuse(&mut edit)?;
     layer_norm::fuse(&mut edit)?;
     attention::fuse(&mut edit)?;

@@ -9,6 +9,7 @@ pub mod binary;
 pub mod conv;
 pub mod einsum;
 pub mod gather;
+pub mod integer;
 pub mod matmul;
 pub mod ml;
 pub mod movement;
@@ -33,6 +34,7 @@ pub use self::{
     conv::{Conv, ConvTranspose, DeformConv},
     einsum::Einsum,
     gather::{Gather, GatherElements, GatherNd},
+    integer::{Lookup, QuantizedBinary, ScaledMatMul},
     matmul::MatMul,
     ml::{LabelEncode, PairCoupling, SupportVectors, TreeEnsemble},
     movement::{Col2Im, Concat, Expand, Pad, Reshape, ReverseSequence, Slice, Tile, Transpose, Trilu},
@@ -255,6 +257,12 @@ operators! {
     QuantizedMatMul(QuantizedMatMul),
     /// Convolution of quantised tensors, quantised again.
     QuantizedConv(QuantizedConv),
+    /// A function of two quantised tensors, quantised again.
+    QuantizedBinary(QuantizedBinary),
+    /// A function of 8-bit integers as a table.
+    Lookup(Lookup),
+    /// Product of integer matrices, scaled to floats.
+    ScaledMatMul(ScaledMatMul),
     /// Samples at given places.
     GridSample(GridSample),
     /// Sampling places of an affine map.

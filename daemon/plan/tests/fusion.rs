@@ -9,8 +9,9 @@
 use agentd_plan::{
     Array, Builder, Fact, Graph, Numerics, Op, ValueId, fuse,
     op::{
-        BatchNorm, Binary, Conv, Dequantize, MatMul, Pad, Quantize, Reduce, Reshape, Softmax, Transpose,
-        Unary, Window, movement::PadMode, quantize::Granularity, reduce::ReduceKind,
+        BatchNorm, Binary, Cast, Concat, Conv, Dequantize, DynamicQuantize, IntegerMatMul, MatMul, Pad,
+        Quantize, Reduce, Reshape, Softmax, Transpose, Unary, Window, movement::PadMode,
+        quantize::Granularity, reduce::ReduceKind,
     },
 };
 use agentd_types::Datatype;
@@ -243,4 +244,106 @@ fn a_quantised_convolution_is_recognised() {
         net.node(Dequantize { granularity: tensor }, &[y, y_scale, y_zero])
     });
     assert_eq!(names, ["Quantize", "QuantizedConv", "Dequantize"]);
+}
+
+/// A value that is quantised by one scale and zero point, and dequantised again.
+fn through_bytes(net: &mut Net, x: ValueId, scale: f32) -> ValueId {
+    let granularity = Granularity::Tensor;
+    let (scale, zero) = (net.number(scale), net.builder.constant("", Array::scalar(120_u8)).unwrap());
+    let x = net.node(Quantize { granularity, to: Datatype::Uint8 }, &[x, scale, zero]);
+    net.node(Dequantize { granularity }, &[x, scale, zero])
+}
+
+#[test]
+fn a_function_of_one_quantised_value_is_a_table() {
+    let names = check(&[1, 2, 4, 4], 0.0, |net, x| {
+        let x = through_bytes(net, x, 0.01);
+        let gate = net.node(Unary::Sigmoid, &[x]);
+        let gate = through_bytes(net, gate, 0.004);
+        let y = net.node(Binary::Mul, &[x, gate]);
+        through_bytes(net, y, 0.01)
+    });
+    assert_eq!(names, ["Quantize", "Lookup", "Dequantize"]);
+}
+
+#[test]
+fn a_table_goes_into_the_convolution_before_it() {
+    let names = check(&[1, 2, 4, 4], 1e-6, |net, x| {
+        let x = through_bytes(net, x, 0.01);
+        let weights: Vec<i8> = (0..8).map(|at| at * 7 - 20).collect();
+        let w = net.builder.constant("", Array::new([4, 2, 1, 1], weights).unwrap()).unwrap();
+        let (scale, zero) = (net.number(0.02), net.builder.constant("", Array::scalar(0_i8)).unwrap());
+        let w = net.node(Dequantize { granularity: Granularity::Tensor }, &[w, scale, zero]);
+        let y = net.node(Conv { window: Window::new([1, 1]), groups: 1, activation: None }, &[x, w]);
+        let y = through_bytes(net, y, 0.01);
+        let y = net.node(Unary::Tanh, &[y]);
+        through_bytes(net, y, 0.01)
+    });
+    assert_eq!(names, ["Quantize", "QuantizedConv", "Dequantize"]);
+}
+
+#[test]
+fn two_quantised_values_make_a_quantised_one() {
+    let names = check(&[1, 2, 4, 4], 0.0, |net, x| {
+        let a = through_bytes(net, x, 0.01);
+        let b = net.node(Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: true }, &[x]);
+        let b = through_bytes(net, b, 0.02);
+        let y = net.node(Binary::Mul, &[a, b]);
+        through_bytes(net, y, 0.01)
+    });
+    assert_eq!(names.iter().filter(|name| **name == "QuantizedBinary").count(), 1);
+    assert!(!names.contains(&"Binary"));
+}
+
+#[test]
+fn quantised_values_are_joined_without_floats() {
+    let names = check(&[1, 32, 2, 2], 0.0, |net, x| {
+        let (a, b, c) =
+            (through_bytes(net, x, 0.01), through_bytes(net, x, 0.02), through_bytes(net, x, 0.03));
+        let joined = net.node(Concat { axis: 1 }, &[a, b, c]);
+        through_bytes(net, joined, 0.02)
+    });
+    let count = |name| names.iter().filter(|found| **found == name).count();
+    assert_eq!((count("Quantize"), count("Lookup"), count("Concat"), count("Dequantize")), (3, 2, 1, 1));
+}
+
+#[test]
+fn a_quantised_product_takes_turned_weights_and_its_bias() {
+    let names = check(&[3, 4], 1e-6, |net, x| {
+        let x = through_bytes(net, x, 0.01);
+        let weights: Vec<i8> = (0..20).map(|at| at * 6 - 60).collect();
+        let w = net.builder.constant("", Array::new([5, 4], weights).unwrap()).unwrap();
+        let list = |net: &mut Net, factor: f32| {
+            let items = [1.0, 2.0, 3.0, 4.0, 5.0].map(|item: f32| item * factor).to_vec();
+            net.builder.constant("", Array::new([5], items).unwrap()).unwrap()
+        };
+        let zero = net.builder.constant("", Array::new([5], vec![0_i8; 5]).unwrap()).unwrap();
+        let (scale, unit) = (list(net, 0.5), list(net, 0.005));
+        let w = net.node(Dequantize { granularity: Granularity::Axis(0) }, &[w, scale, zero]);
+        let bias = net.builder.constant("", Array::new([5], vec![100_i32; 5]).unwrap()).unwrap();
+        let bias = net.node(Dequantize { granularity: Granularity::Axis(0) }, &[bias, unit]);
+        let product = MatMul { transpose_b: true, ..MatMul::default() };
+        let y = net.node(product, &[x, w, bias]);
+        through_bytes(net, y, 1.0)
+    });
+    assert_eq!(names, ["Quantize", "QuantizedMatMul", "Dequantize"]);
+}
+
+#[test]
+fn an_integer_product_that_is_scaled_is_one_node() {
+    let names = check(&[3, 4], 0.0, |net, x| {
+        let parts = net.builder.node(DynamicQuantize, &[Some(x)], "test").unwrap();
+        let weights: Vec<i8> = (0..16).map(|at| at * 7 - 50).collect();
+        let w = net.builder.constant("", Array::new([4, 4], weights).unwrap()).unwrap();
+        let zero = net.builder.constant("", Array::scalar(3_i8)).unwrap();
+        let sums = net.node(IntegerMatMul, &[parts[0], w, parts[2], zero]);
+        let sums = net.node(Cast { to: Datatype::Fp32 }, &[sums]);
+        let scale = net.binary(Binary::Mul, parts[1], 0.02);
+        let scaled = net.node(Binary::Mul, &[sums, scale]);
+        let bias = net.weight(&[4]);
+        let y = net.node(Binary::Add, &[bias, scaled]);
+        let y = net.node(Binary::Add, &[y, x]);
+        net.node(Unary::Relu, &[y])
+    });
+    assert_eq!(names, ["DynamicQuantize", "ScaledMatMul"]);
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Output floats after which a function is applied to what was just written, so that it is still near.
-const SPAN: usize = 2048;
+pub(super) const SPAN: usize = 2048;
 
 /// Products after which a sum is put down, so that the weights of a job stay near; more are split evenly.
 const DEPTH: usize = 192;
@@ -29,7 +29,7 @@ const NEAR: usize = 32 << 10;
 
 /// Pixels that share a job, at most: those whose input of `channels` floats each stays near, where it is read again for
 /// each of the groups; all of them where that costs less than reading all `weights` again for each band.
-fn band_of(pixels: usize, channels: usize, weights: usize, groups: usize) -> usize {
+pub(super) fn band_of(pixels: usize, channels: usize, weights: usize, groups: usize) -> usize {
     let input = pixels * channels;
     let bands = input.div_ceil(NEAR).min(pixels.div_ceil(UNIT)).max(1);
     if input * groups <= weights * bands + input {
@@ -75,7 +75,7 @@ fn depths(c: &Convolve) -> impl Iterator<Item = Depth> {
 /// Runs of tiles over `pixels` output pixels, at most `widest` at once: (first pixel, pixels of a tile, tiles).
 ///
 /// The last two tiles share what is left, so that none is much narrower than the others.
-fn runs(pixels: usize, widest: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+pub(super) fn runs(pixels: usize, widest: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let (whole, rest) = (pixels / widest, pixels % widest);
     let (whole, last) = match (whole, rest) {
         (_, 0) | (0, _) => (whole, [rest, 0]),

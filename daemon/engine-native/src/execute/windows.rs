@@ -11,14 +11,10 @@ use crate::{
     step::{Depthwise, Halo, Map, Pool, Resize, Sample},
 };
 
-/// Columns computed at once for rows of `width`: the number that wastes least, the larger of equals.
-fn columns_at_once(width: usize) -> usize {
+/// Columns computed at once for rows of `width`, at most `most` (4 or more): the number that wastes least, the larger of equals.
+pub(super) fn columns_at_once(width: usize, most: usize) -> usize {
     let wasted = |n: usize| width.div_ceil(n) * n - width;
-    (1..=DEPTHWISE_COLUMNS.min(width))
-        .rev()
-        .filter(|n| *n >= 4 || width < 4)
-        .min_by_key(|n| wasted(*n))
-        .unwrap_or(1)
+    (1..=most.min(width)).rev().filter(|n| *n >= 4 || width < 4).min_by_key(|n| wasted(*n)).unwrap_or(1)
 }
 
 /// Resizes one block of `N` lanes, whose step the verifier proved.
@@ -89,7 +85,7 @@ impl Run<'_> {
 
     pub(super) fn depthwise(&self, d: &Depthwise) {
         let (input, output, lanes) = (&d.input, &d.output, self.kernels.lanes);
-        let columns = columns_at_once(output.columns);
+        let columns = columns_at_once(output.columns, DEPTHWISE_COLUMNS);
         let special = d.taps.0 == d.taps.1 && d.dilations == (1, 1);
         let square = if special { d.taps.0 } else { 0 };
         let kernel = self.kernels.depthwise(square, d.strides.1, columns);

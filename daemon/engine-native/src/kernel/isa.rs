@@ -8,9 +8,14 @@ use super::{
     along::{self, Along},
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
+    dot::{self, Dots, DotsDepthwise},
     elements::{self, Row},
     norm::{self, Groups, Neighbours},
     pool::{self, Pool, Whole},
+    quantised::{
+        convert::{self, Blocks, Channels, Cover, Squeeze},
+        maps::{self, Maximum, Mean, Pairs},
+    },
     recurrent::{self, Moment},
     rows::{self, Normalise, Softmax},
     simd,
@@ -27,10 +32,14 @@ pub(crate) struct Kernels {
     pub(crate) isa: Isa,
     /// Floats in a vector.
     pub(crate) lanes: usize,
+    /// Whether products of bytes take less than products of halves.
+    pub(crate) bytes: bool,
     /// Tile widths, in pixels, by blocks of output channels (index 1 to 4; 0 unused).
     pub(crate) tile_pixels: [usize; 5],
     tiles: fn(usize, usize) -> Option<Kernel<Tiles>>,
     depthwise: fn(usize, usize, usize) -> Option<Kernel<Depthwise>>,
+    dots: fn(usize, bool) -> Option<Kernel<Dots>>,
+    dots_depthwise: fn(usize, usize) -> Option<Kernel<DotsDepthwise>>,
     pub(crate) maximum: Kernel<Pool>,
     pub(crate) average: Kernel<Pool>,
     pub(crate) whole: Kernel<Whole>,
@@ -50,10 +59,22 @@ pub(crate) struct Kernels {
     pub(crate) lstm: Kernel<Moment>,
     pub(crate) gru: Kernel<Moment>,
     pub(crate) rnn: Kernel<Moment>,
+    pub(crate) quantise: Kernel<Channels>,
+    pub(crate) dequantise: Kernel<Channels>,
+    pub(crate) quantise_blocks: Kernel<Blocks>,
+    pub(crate) dequantise_blocks: Kernel<Blocks>,
+    pub(crate) cover: Kernel<Cover>,
+    pub(crate) squeeze: Kernel<Squeeze>,
+    pub(crate) pairs: Kernel<Pairs>,
+    pub(crate) largest: Kernel<Maximum>,
+    pub(crate) mean: Kernel<Mean>,
 }
 
 /// Columns that the depthwise kernels compute at once, at most.
 pub(crate) const DEPTHWISE_COLUMNS: usize = 8;
+
+/// Columns that the depthwise kernels of words compute at once, at most.
+pub(crate) const WORD_COLUMNS: usize = 4;
 
 impl Kernels {
     /// The tile kernel for so many pixels and blocks.
@@ -65,12 +86,22 @@ impl Kernels {
     pub(crate) fn depthwise(&self, k: usize, stride: usize, columns: usize) -> Option<Kernel<Depthwise>> {
         (self.depthwise)(k, stride, columns)
     }
+
+    /// The tile kernel of words for so many pixels, of bytes or of halves.
+    pub(crate) fn dots(&self, pixels: usize, bytes: bool) -> Option<Kernel<Dots>> {
+        (self.dots)(pixels, bytes)
+    }
+
+    /// The depthwise kernel of words for `k` taps square (0: any) and so many columns.
+    pub(crate) fn dots_depthwise(&self, k: usize, columns: usize) -> Option<Kernel<DotsDepthwise>> {
+        (self.dots_depthwise)(k, columns)
+    }
 }
 
 /// An instruction set for which kernels exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F, 16 lanes.
+    /// AVX-512 F and BW, 16 lanes.
     Avx512,
     /// AVX2 and FMA, 8 lanes.
     Avx2,
@@ -93,7 +124,7 @@ impl Isa {
     pub fn available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "aarch64")]
@@ -129,7 +160,7 @@ impl Isa {
 }
 
 macro_rules! instance {
-    ($name:ident, $isa:ident, $simd:ty, [$($feature:literal)?], $pixels:expr, $($blocks:literal: $($tile:literal)*);*) => {
+    ($name:ident, $isa:ident, $simd:ty, [$($feature:literal)?], $pixels:expr, [$($wide:literal)*], $($blocks:literal: $($tile:literal)*);*) => {
         mod $name {
             use super::*;
 
@@ -145,6 +176,25 @@ macro_rules! instance {
                 // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
                 unsafe { depthwise::depthwise::<S, K, STRIDE, COLUMNS>(p) }
             }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn dots<const PIXELS: usize, const BYTES: bool>(p: &Dots) {
+                // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
+                unsafe { dot::dots::<S, PIXELS, BYTES>(p) }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn dots_depthwise<const K: usize, const COLUMNS: usize>(p: &DotsDepthwise) {
+                // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
+                unsafe { dot::dots_depthwise::<S, K, COLUMNS>(p) }
+            }
+            instance!(@entry [$($feature)?] quantise(Channels) = convert::quantise);
+            instance!(@entry [$($feature)?] dequantise(Channels) = convert::dequantise);
+            instance!(@entry [$($feature)?] quantise_blocks(Blocks) = convert::quantise_blocks);
+            instance!(@entry [$($feature)?] dequantise_blocks(Blocks) = convert::dequantise_blocks);
+            instance!(@entry [$($feature)?] cover(Cover) = convert::cover);
+            instance!(@entry [$($feature)?] squeeze(Squeeze) = convert::squeeze);
+            instance!(@entry [$($feature)?] pairs(Pairs) = maps::pairs);
+            instance!(@entry [$($feature)?] largest(Maximum) = maps::maximum);
+            instance!(@entry [$($feature)?] mean(Mean) = maps::mean);
             instance!(@entry [$($feature)?] maximum(Pool) = pool::maximum);
             instance!(@entry [$($feature)?] average(Pool) = pool::average);
             instance!(@entry [$($feature)?] whole(Whole) = pool::whole);
@@ -175,14 +225,28 @@ macro_rules! instance {
                 instance!(@depthwise k, stride, columns, 1 2 3 4 5 6 7 8)
             }
 
+            fn choose_dots(pixels: usize, bytes: bool) -> Option<Kernel<Dots>> {
+                match (pixels, bytes) {
+                    $(($wide, false) => Some(dots::<$wide, false>), ($wide, true) => Some(dots::<$wide, true>),)*
+                    _ => None,
+                }
+            }
+            fn choose_dots_depthwise(k: usize, columns: usize) -> Option<Kernel<DotsDepthwise>> {
+                instance!(@word_columns k, columns, 1 2 3 4)
+            }
+
             pub(super) static KERNELS: Kernels = Kernels {
                 isa: Isa::$isa,
                 lanes: <S as simd::Simd>::LANES,
+                bytes: <S as simd::words::Words>::BYTES,
                 tile_pixels: $pixels,
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
+                dots: choose_dots,
+                dots_depthwise: choose_dots_depthwise,
                 maximum, average, whole, transform, restore, softmax, normalise, along, elements, groups, neighbours,
-                map, combine, vector, interleave, separate, lstm, gru, rnn,
+                map, combine, vector, interleave, separate, lstm, gru, rnn, quantise, dequantise, quantise_blocks,
+                dequantise_blocks, cover, squeeze, pairs, largest, mean,
             };
         }
     };
@@ -191,6 +255,13 @@ macro_rules! instance {
         unsafe fn $name(p: &$params) {
             // SAFETY: this function is compiled for the instruction set; the caller owes the rest that the kernel asks for.
             unsafe { $module::$kernel::<S>(p) }
+        }
+    };
+    (@word_columns $k:expr, $columns:expr, $($c:literal)*) => {
+        match ($k, $columns) {
+            $((3, $c) => Some(dots_depthwise::<3, $c>), (5, $c) => Some(dots_depthwise::<5, $c>),
+              (0, $c) => Some(dots_depthwise::<0, $c>),)*
+            _ => None,
         }
     };
     (@depthwise $k:expr, $stride:expr, $columns:expr, $($c:literal)*) => {
@@ -204,13 +275,13 @@ macro_rules! instance {
 }
 
 #[cfg(target_arch = "x86_64")]
-instance!(avx512, Avx512, simd::Avx512, ["avx512f"], [0, 12, 12, 8, 6],
+instance!(avx512, Avx512, simd::Avx512, ["avx512f,avx512bw"], [0, 12, 12, 8, 6], [1 2 3 4 5 6 7 8 9 10 11 12],
     1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 3: 1 2 3 4 5 6 7 8; 4: 1 2 3 4 5 6);
 #[cfg(target_arch = "x86_64")]
-instance!(avx2, Avx2, simd::Avx2, ["avx2,fma"], [0, 8, 6, 3, 3],
+instance!(avx2, Avx2, simd::Avx2, ["avx2,fma"], [0, 8, 6, 3, 3], [1 2 3 4 5 6],
     1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
 #[cfg(target_arch = "aarch64")]
-instance!(neon, Neon, simd::Neon, [], [0, 8, 6, 3, 3],
+instance!(neon, Neon, simd::Neon, [], [0, 8, 6, 3, 3], [1 2 3 4 5 6],
     1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);
-instance!(portable, Portable, simd::Portable, [], [0, 8, 6, 3, 3],
+instance!(portable, Portable, simd::Portable, [], [0, 8, 6, 3, 3], [1 2 3 4 5 6],
     1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3; 4: 1 2 3);

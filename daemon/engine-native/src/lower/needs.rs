@@ -28,9 +28,13 @@ pub(super) fn needs(graph: &Graph, lanes: usize) -> Vec<Need> {
         }
     }
     for node in graph.nodes() {
-        if let Op::Conv(conv) = &node.op
-            && let Some(Some(input)) = node.inputs.first()
-            && let Some(halo) = halo(&conv.window)
+        let window = match &node.op {
+            Op::Conv(conv) => Some(&conv.window),
+            Op::QuantizedConv(conv) => Some(&conv.window),
+            _ => None,
+        };
+        if let Some(Some(input)) = node.inputs.first()
+            && let Some(halo) = window.and_then(halo)
             && let Some(need) = needs.get_mut(input.index())
         {
             need.halo = need.halo.max(halo);
@@ -44,8 +48,22 @@ pub(super) fn needs(graph: &Graph, lanes: usize) -> Vec<Need> {
         }
         join(graph, node, lanes, &mut needs);
     }
+    pass_on_halos(graph, &mut needs);
     share_halos(graph, &mut needs);
     needs
+}
+
+/// What is quantised or dequantised may stay where it is, so its halo is asked of what comes before.
+fn pass_on_halos(graph: &Graph, needs: &mut [Need]) {
+    for node in graph.nodes().iter().rev() {
+        if let (Op::Quantize(_) | Op::Dequantize(_), Some(Some(input)), Some(output)) =
+            (&node.op, node.inputs.first(), node.outputs.first())
+            && let Some(halo) = needs.get(output.index()).map(|need| need.halo)
+            && let Some(need) = needs.get_mut(input.index())
+        {
+            need.halo = need.halo.max(halo);
+        }
+    }
 }
 
 /// The padding of a window as a halo.

@@ -1,5 +1,6 @@
 //! What a step touches: the first and last float of each operand.
 
+mod integer;
 mod recurrent;
 
 use crate::{
@@ -137,6 +138,7 @@ impl Touches {
                 t.buffer(*to, 0, &[(parts.count, parts.weights)], packed);
             }
             Step::Recurrent(step) => t.recurrent(step, kernels)?,
+            Step::Integer(step) => t.integer(step, kernels, &plan.constants)?,
             Step::Reference { node, inputs, outputs } => t.reference(*node, inputs, outputs, plan)?,
         }
         Some(t)

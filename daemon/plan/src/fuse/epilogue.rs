@@ -24,6 +24,7 @@ fn activation(op: &mut Op) -> Option<&mut Option<Unary>> {
         Op::ConvTranspose(op) => Some(&mut op.activation),
         Op::MatMul(op) => Some(&mut op.activation),
         Op::BatchNorm(op) => Some(&mut op.activation),
+        Op::ScaledMatMul(op) => Some(&mut op.activation),
         _ => None,
     }
 }
@@ -48,7 +49,12 @@ const fn is_epilogue(function: Unary) -> bool {
 fn take_residual(edit: &mut Edit, at: usize) {
     let Some(node) = edit.node(at) else { return };
     let mut op = node.op.clone();
-    if !matches!(op, Op::Conv(_) | Op::MatMul(_)) || node.input(3).is_some() {
+    let place = match op {
+        Op::Conv(_) | Op::MatMul(_) => 3,
+        Op::ScaledMatMul(_) => 7,
+        _ => return,
+    };
+    if node.input(place).is_some() {
         return;
     }
     if activation(&mut op).is_none_or(|activation| activation.is_some()) {
@@ -62,7 +68,7 @@ fn take_residual(edit: &mut Edit, at: usize) {
         return;
     }
     let to = next.output();
-    inputs.resize(3, None);
+    inputs.resize(place, None);
     inputs.push(Some(other));
     edit.replace(at, op, inputs);
     edit.redefine(at, to);

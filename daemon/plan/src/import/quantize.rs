@@ -193,6 +193,9 @@ fn concat(site: &mut Site<'_, '_, '_>) -> Found {
 
 fn qgemm(site: &mut Site<'_, '_, '_>) -> Found {
     // a, scale, zero, b, scale, zero, c, scale of y, zero of y.
+    if let Some(quantised) = quantised_gemm(site)? {
+        return found(quantised);
+    }
     let (mut a, mut b) = (real(site, 0)?, real_weights(site, 3)?);
     if site.flag("transA", false)? {
         a = site.transpose(a, &[1, 0])?;
@@ -214,6 +217,31 @@ fn qgemm(site: &mut Site<'_, '_, '_>) -> Found {
         sum = site.binary(Binary::Add, sum, c)?;
     }
     if site.maybe(7).is_some() { back(site, sum, 7) } else { found(sum) }
+}
+
+/// A `QGemm` that is quantised again, without transposes of a and factors; `None` for any other.
+fn quantised_gemm(site: &mut Site<'_, '_, '_>) -> Result<Option<ValueId>, PlanError> {
+    let known = site.len() > 8 && (0..9).all(|at| at == 6 || site.maybe(at).is_some());
+    let plain = !site.flag("transA", false)? && site.float("alpha", 1.0)?.to_bits() == 1.0_f32.to_bits();
+    if !known || !plain || site.fact(1)?.elements() != 1 || site.rank(3)? != 2 {
+        return Ok(None);
+    }
+    let mut b = site.id(3)?;
+    if site.flag("transB", false)? {
+        b = site.transpose(b, &[1, 0])?;
+    }
+    let columns = site.fact_of(b)?.shape.last().copied().unwrap_or(0);
+    let bias = match site.maybe(6) {
+        Some(c) if site.fact_of(c)?.elements() == columns => Some(site.reshape(c, [columns])?),
+        Some(_) => return Ok(None),
+        None => None,
+    };
+    let mut inputs: Vec<Option<ValueId>> = (0..6).map(|at| site.maybe(at)).collect();
+    if let Some(slot) = inputs.get_mut(3) {
+        *slot = Some(b);
+    }
+    inputs.extend([site.maybe(7), site.maybe(8), bias]);
+    Ok(site.emit(QuantizedMatMul, &inputs)?.first().copied())
 }
 
 /// Weights that have a scale for each column.

@@ -5,6 +5,7 @@ use agentd_types::Datatype;
 use super::{
     Inputs, Rule, Window,
     conv::{Operands, SUMS, check_bias, conv_shape, conv_work, convolve, one},
+    integer::{check_table, look_up},
     matmul::{Product, Sizes, product},
     need_float, need_shape, need_type, same_type,
 };
@@ -225,7 +226,7 @@ fn centred(x: &Array, zero: Option<&Array>, axis: usize) -> Result<Vec<f64>, Pla
     Ok(items)
 }
 
-fn need_byte(fact: &Fact) -> Result<(), PlanError> {
+pub(crate) fn need_byte(fact: &Fact) -> Result<(), PlanError> {
     if matches!(fact.datatype, Datatype::Int8 | Datatype::Uint8) {
         return Ok(());
     }
@@ -261,7 +262,7 @@ fn column_axis(x: &Array) -> usize {
 }
 
 /// The exact sums of an integer matrix product.
-fn matmul_sums(
+pub(crate) fn matmul_sums(
     (a, zero_a): (&Array, Option<&Array>),
     (b, zero_b): (&Array, Option<&Array>),
 ) -> Result<Vec<f64>, PlanError> {
@@ -360,14 +361,20 @@ fn check_quantised(inputs: &Inputs<'_, Fact>, rows: usize, columns: usize) -> Re
 /// Product of quantised matrices, quantised again.
 ///
 /// Inputs: a, its scale and zero point, b, its scale and zero point, scale and zero point of the output. Scales and zero
-/// points are one number, or a list: of a one a row, of b one a column. Output: the datatype of its zero point.
+/// points are one number, or a list: of a one a row, of b one a column. Then a bias `[N]` as `INT32` of scale
+/// `scale a x scale b` or absent; where there is one, the scale of a is one number. Output: the datatype of its zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantizedMatMul;
 
 impl Rule for QuantizedMatMul {
     fn outputs(&self, inputs: &Inputs<'_, Fact>) -> Result<Vec<Fact>, PlanError> {
-        inputs.arity(8..=8)?;
+        inputs.arity(8..=9)?;
         let sizes = Sizes::of(&inputs.need(0)?.shape, &inputs.need(3)?.shape, (false, false))?;
+        if let Some(bias) = inputs.get(8) {
+            need_type(bias, SUMS)?;
+            need_shape(bias, &[sizes.n])?;
+            check_parameter(inputs.get(1), 1, None)?;
+        }
         Ok(vec![Fact::new(check_quantised(inputs, sizes.m, sizes.n)?, sizes.output())])
     }
 
@@ -376,6 +383,7 @@ impl Rule for QuantizedMatMul {
         let list = |index| inputs.need(index).and_then(Array::reals);
         let (scale_a, scale_b, scale, zero) =
             (list(1)?, list(4)?, inputs.need(6)?.real()?, inputs.need(7)?.real()?);
+        let bias = inputs.get(8).map(Array::reals).transpose()?;
         let sums = matmul_sums((inputs.need(0)?, inputs.get(2)), (inputs.need(3)?, inputs.get(5)))?;
         let [.., rows, columns] = output.shape.as_slice() else { return Err(PlanError::shape("no matrix")) };
         let pick = |list: &[f64], index: usize| {
@@ -383,7 +391,7 @@ impl Rule for QuantizedMatMul {
         };
         let items = sums.into_iter().enumerate().map(|(place, sum)| {
             let factor = pick(&scale_a, place / columns % rows) * pick(&scale_b, place % columns);
-            quantised(sum * factor, scale, zero, output.datatype)
+            quantised((sum + at(bias.as_ref(), place % columns)) * factor, scale, zero, output.datatype)
         });
         Ok(vec![Array::from_reals(output.datatype, output.shape.clone(), items.collect())?])
     }
@@ -396,7 +404,8 @@ impl Rule for QuantizedMatMul {
 /// Convolution of quantised tensors, quantised again.
 ///
 /// Inputs: x, its scale and zero point, w, its scale and zero point (one number, or one for each of M), scale and zero
-/// point of the output, bias `[M]` as `INT32` of scale `scale x * scale w` or absent. Output: its zero point's datatype.
+/// point of the output, bias `[M]` as `INT32` of scale `scale x * scale w` or absent, a table of 256 bytes as of
+/// [`Lookup`](super::Lookup) for the quantised results or absent. Output: the table's or else its zero point's datatype.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuantizedConv {
     /// The window.
@@ -407,7 +416,7 @@ pub struct QuantizedConv {
 
 impl Rule for QuantizedConv {
     fn outputs(&self, inputs: &Inputs<'_, Fact>) -> Result<Vec<Fact>, PlanError> {
-        inputs.arity(8..=9)?;
+        inputs.arity(8..=10)?;
         let shape = conv_shape(inputs.need(0)?, inputs.need(3)?, &self.window, self.groups)?;
         let channels = shape.get(1).copied().unwrap_or(0);
         let datatype = check_quantised(inputs, 1, channels)?;
@@ -416,7 +425,8 @@ impl Rule for QuantizedConv {
             need_shape(bias, &[channels])?;
         }
         check_bias(inputs.get(8), channels)?;
-        Ok(vec![Fact::new(datatype, shape)])
+        check_table(inputs.get(9))?;
+        Ok(vec![Fact::new(inputs.get(9).map_or(datatype, |table| table.datatype), shape)])
     }
 
     fn run(&self, inputs: &Inputs<'_, Array>, outputs: &[Fact]) -> Result<Vec<Array>, PlanError> {
@@ -424,6 +434,7 @@ impl Rule for QuantizedConv {
         let list = |index| inputs.need(index).and_then(Array::reals);
         let (scale_x, scale_w) = (inputs.need(1)?.real()?, list(4)?);
         let (scale, zero) = (inputs.need(6)?.real()?, inputs.need(7)?.real()?);
+        let datatype = inputs.need(7)?.datatype();
         let bias = inputs.get(8).map(Array::reals).transpose()?;
         let (x, w) = ((inputs.need(0)?, inputs.get(2)), (inputs.need(3)?, inputs.get(5)));
         let sums = conv_sums(x, w, (&self.window, self.groups), &output.shape)?;
@@ -432,9 +443,13 @@ impl Rule for QuantizedConv {
         let items = sums.into_iter().enumerate().map(|(place, sum)| {
             let channel = place / plane % channels;
             let scale_w = scale_w.get(if scale_w.len() == 1 { 0 } else { channel }).copied().unwrap_or(1.0);
-            quantised((sum + at(bias.as_ref(), channel)) * (scale_x * scale_w), scale, zero, output.datatype)
+            quantised((sum + at(bias.as_ref(), channel)) * (scale_x * scale_w), scale, zero, datatype)
         });
-        Ok(vec![Array::from_reals(output.datatype, output.shape.clone(), items.collect())?])
+        let results = Array::from_reals(datatype, output.shape.clone(), items.collect())?;
+        Ok(vec![match inputs.get(9) {
+            Some(table) => look_up(&results, table)?,
+            None => results,
+        }])
     }
 
     fn work(&self, inputs: &Inputs<'_, Fact>, outputs: &[Fact]) -> u64 {
