@@ -51,7 +51,6 @@ impl Lowering<'_> {
             let products = Product {
                 a: q.plus(image * queries * features + head * inner),
                 a_row: features,
-                a_column: 1,
                 rows: queries,
                 inner,
                 columns: keys,
@@ -79,7 +78,6 @@ impl Lowering<'_> {
             let weighted = Product {
                 a: scores,
                 a_row: keys,
-                a_column: 1,
                 rows: queries,
                 inner: keys,
                 columns,

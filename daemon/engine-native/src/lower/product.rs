@@ -14,8 +14,6 @@ pub(super) struct Product {
     pub(super) a: At,
     /// From one row of a to the next.
     pub(super) a_row: usize,
-    /// From one column of a to the next: 1, or the row length of a transposed matrix.
-    pub(super) a_column: usize,
     pub(super) rows: usize,
     pub(super) inner: usize,
     pub(super) columns: usize,
@@ -44,16 +42,15 @@ impl Product {
     }
 
     pub(super) fn step(&self, weights: Weights, bias: usize, parts: Parts) -> Convolve {
-        let side_by_side = self.a_column == 1;
         Convolve {
             parts,
             input: self.a,
             in_image: 0,
             in_row: 0,
             in_pixel: self.a_row,
-            in_block: if side_by_side { 0 } else { self.a_column },
+            in_block: 0,
             channels: self.inner,
-            channel_block: if side_by_side { self.inner } else { 1 },
+            channel_block: self.inner,
             taps: (1, 1),
             tap_row: 0,
             tap_column: 0,
@@ -105,7 +102,7 @@ impl Lowering<'_> {
             return None;
         }
         let fixed = self.constant_of(Some(b)).filter(|_| b_matrices == 1);
-        let (rows, parts) = if fixed.is_some() && !product.transpose_a && a_matrices == batch {
+        let (rows, parts) = if fixed.is_some() && a_matrices == batch {
             (batch * m, Parts::ONE)
         } else {
             let matrices = |count: usize| count == batch || count == 1;
@@ -121,7 +118,15 @@ impl Lowering<'_> {
             (m, parts)
         };
         let bias = self.channel_constants(bias_items.as_deref(), n);
-        let a_place = self.plain(a);
+        let mut a_place = self.plain(a);
+        if product.transpose_a {
+            // The kernel reads rows; turning a matrix costs far less than reading it column by column for every tile.
+            let rows = self.buffer(a_matrices.checked_mul(m)?.checked_mul(inner)?);
+            let matrix = m * inner;
+            let shape = [a_matrices, m, inner];
+            self.copy(Operand::Buffer(a_place), rows, &shape, (&[matrix, 1, m], &[matrix, inner, 1]), 1);
+            a_place = rows;
+        }
         let (weights, parts) = if let Some(items) = fixed {
             let packed = pack::pack(inner, n, self.kernels, |i, column| {
                 let place = if product.transpose_b { column * inner + i } else { i * n + column };
@@ -157,8 +162,7 @@ impl Lowering<'_> {
         let residual = residuals.first().map(|id| self.plain(*id));
         let product = Product {
             a: a_place,
-            a_row: if product.transpose_a { 1 } else { inner },
-            a_column: if product.transpose_a { m } else { 1 },
+            a_row: inner,
             rows,
             inner,
             columns: n,

@@ -252,7 +252,6 @@ impl Lowering<'_> {
         let product = Product {
             a: self.plain(x),
             a_row: sizes.features,
-            a_column: 1,
             rows: tokens,
             inner: sizes.features,
             columns,
