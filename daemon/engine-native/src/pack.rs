@@ -1,6 +1,17 @@
 //! Weights in the order in which the kernels read them.
+//!
+//! In: weights as the model has them. Out: for each group of blocks of output channels, for each product of the sum in
+//! the kernel's order, the factors of the group's channels side by side. Written to memory that holds zeros, so that
+//! channels that do not exist need no work.
+
+mod winograd;
 
 use crate::kernel::isa::Kernels;
+
+pub(crate) use winograd::{pack_winograd, winograd_length};
+
+/// Products that are packed for all channels of a group before the next ones: what they take stays in the first cache.
+const TILE: usize = 64;
 
 /// Groups of blocks of output channels that are computed together, `(first, count)`, covering `0..blocks`.
 ///
@@ -29,104 +40,149 @@ pub(crate) fn packed_length(inner: usize, columns: usize, lanes: usize) -> usize
     inner * columns.next_multiple_of(lanes)
 }
 
-/// Packs `inner x columns` factors: for each group of blocks, for each product, the factors of the group's channels.
-///
-/// `factor(i, column)`: the factor of product `i` (in the order of the kernel: channel block, tap row, tap column,
-/// channel) for an output channel. Channels that do not exist get 0.
-pub(crate) fn pack(
+/// Calls `write(panel, width, first, count)` for each group: its part of `to`, the floats from one product to the next,
+/// its first output channel and how many there are.
+fn each_group(
+    to: &mut [f32],
     inner: usize,
     columns: usize,
     kernels: &Kernels,
-    mut factor: impl FnMut(usize, usize) -> f32,
-) -> Vec<f32> {
+    mut write: impl FnMut(&mut [f32], usize, usize, usize),
+) {
     let lanes = kernels.lanes;
-    let mut packed = Vec::with_capacity(packed_length(inner, columns, lanes));
+    let mut rest = to;
     for (first, count) in groups(columns.div_ceil(lanes), kernels) {
-        for i in 0..inner {
-            for column in first * lanes..(first + count) * lanes {
-                packed.push(if column < columns { factor(i, column) } else { 0.0 });
-            }
-        }
+        let width = count * lanes;
+        let Some((panel, after)) = std::mem::take(&mut rest).split_at_mut_checked(inner * width) else {
+            return;
+        };
+        write(panel, width, first * lanes, width.min(columns - first * lanes));
+        rest = after;
     }
-    packed
 }
 
-/// The factors of a convolution in the order of the kernel.
+/// Packs `inner x columns` factors, each computed on its own.
 ///
-/// `weights`: `[columns][channels][rows][width]`; blocks of `lanes` channels lie next to each other in the input.
-pub(crate) fn pack_convolution(
-    weights: &[f32],
-    (columns, channels, rows, width): (usize, usize, usize, usize),
-    lanes: usize,
+/// `factor(i, column)`: the factor of product `i` for an output channel.
+pub(crate) fn pack(
+    to: &mut [f32],
+    (inner, columns): (usize, usize),
     kernels: &Kernels,
-) -> Vec<f32> {
-    let mut places = Vec::with_capacity(channels * rows * width);
-    let mut first = 0;
-    while first < channels {
-        let here = lanes.min(channels - first);
-        for y in 0..rows {
-            for x in 0..width {
-                for channel in first..first + here {
-                    places.push((channel * rows + y) * width + x);
+    factor: impl Fn(usize, usize) -> f32,
+) {
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+            for (place, column) in row.iter_mut().zip(first..first + count) {
+                *place = factor(i, column);
+            }
+        }
+    });
+}
+
+/// Packs a matrix of `[inner][columns]`, times `scale`.
+pub(crate) fn pack_rows(
+    to: &mut [f32],
+    weights: &[f32],
+    (inner, columns): (usize, usize),
+    scale: f32,
+    kernels: &Kernels,
+) {
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (row, from) in panel.chunks_exact_mut(width).zip(weights.chunks_exact(columns)) {
+            let from = from.get(first..first + count).unwrap_or_default();
+            row.iter_mut().zip(from).for_each(|(place, item)| *place = item * scale);
+        }
+    });
+}
+
+/// Packs a matrix of `[columns][inner]`, times `scale`.
+pub(crate) fn pack_columns(
+    to: &mut [f32],
+    weights: &[f32],
+    (inner, columns): (usize, usize),
+    scale: f32,
+    kernels: &Kernels,
+) {
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (tile, panel) in panel.chunks_mut(TILE * width).enumerate() {
+            for column in 0..count {
+                let start = (first + column) * inner + tile * TILE;
+                let from = weights.get(start..).unwrap_or_default();
+                for (row, item) in panel.chunks_exact_mut(width).zip(from) {
+                    if let Some(place) = row.get_mut(column) {
+                        *place = item * scale;
+                    }
                 }
             }
         }
-        first += here;
+    });
+}
+
+/// The factors of a convolution in the order of the kernel: channel block, tap row, tap column, channel.
+///
+/// `weights`: `[columns][channels][taps]`; blocks of `lanes` channels lie next to each other in the input.
+pub(crate) fn pack_convolution(
+    to: &mut [f32],
+    weights: &[f32],
+    (columns, channels, taps): (usize, usize, usize),
+    kernels: &Kernels,
+) {
+    if taps == 1 {
+        return pack_columns(to, weights, (channels, columns), 1.0, kernels);
     }
-    let inner = places.len();
-    pack(inner, columns, kernels, |i, column| {
-        let place = places.get(i).map_or(usize::MAX, |place| column * inner + place);
-        weights.get(place).copied().unwrap_or_default()
-    })
+    let (inner, lanes) = (channels * taps, kernels.lanes);
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (block, panel) in panel.chunks_mut(lanes * taps * width).enumerate() {
+            let here = lanes.min(channels - block * lanes);
+            for column in 0..count {
+                let start = (first + column) * inner + block * lanes * taps;
+                let from = weights.get(start..start + here * taps).unwrap_or_default();
+                for (channel, from) in from.chunks_exact(taps).enumerate() {
+                    let places = panel.iter_mut().skip(channel * width + column).step_by(here * width);
+                    places.zip(from).for_each(|(place, item)| *place = *item);
+                }
+            }
+        }
+    });
 }
 
 /// The factors of a depthwise convolution, `[block][tap][LANES]`, from `[channels][taps]`.
-pub(crate) fn pack_depthwise(weights: &[f32], channels: usize, taps: usize, lanes: usize) -> Vec<f32> {
-    let mut packed = Vec::with_capacity(channels.next_multiple_of(lanes) * taps);
-    for block in 0..channels.div_ceil(lanes) {
-        for tap in 0..taps {
-            for channel in block * lanes..(block + 1) * lanes {
-                let place = if channel < channels { channel * taps + tap } else { usize::MAX };
-                packed.push(weights.get(place).copied().unwrap_or_default());
-            }
+pub(crate) fn pack_depthwise(to: &mut [f32], weights: &[f32], taps: usize, lanes: usize) {
+    for (block, weights) in to.chunks_mut((taps * lanes).max(1)).zip(weights.chunks(taps * lanes)) {
+        for (lane, from) in weights.chunks(taps).enumerate() {
+            block.iter_mut().skip(lane).step_by(lanes).zip(from).for_each(|(place, item)| *place = *item);
         }
     }
-    packed
 }
 
-/// One matrix row of Winograd's transform of weights.
-const G: [[f32; 3]; 6] = [
-    [0.25, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::isa::Isa;
+    use proptest::prelude::*;
 
-/// `G g G^T` of every 3x3 kernel, as 36 packed matrices of `channels x columns`.
-///
-/// `weights`: `[columns][channels][3][3]`.
-#[expect(clippy::indexing_slicing, reason = "indices are below constants of the same array")]
-pub(crate) fn pack_winograd(weights: &[f32], columns: usize, channels: usize, kernels: &Kernels) -> Vec<f32> {
-    let transformed: Vec<[[f32; 6]; 6]> = weights
-        .as_chunks::<9>()
-        .0
-        .iter()
-        .map(|g| {
-            let half: [[f32; 3]; 6] = std::array::from_fn(|a| {
-                std::array::from_fn(|x| (0..3).map(|y| G[a][y] * g[y * 3 + x]).sum())
-            });
-            std::array::from_fn(|a| std::array::from_fn(|b| (0..3).map(|x| half[a][x] * G[b][x]).sum()))
-        })
-        .collect();
-    let mut packed = Vec::new();
-    for y in 0..6 {
-        for x in 0..6 {
-            packed.extend(pack(channels, columns, kernels, |channel, column| {
-                transformed.get(column * channels + channel).map_or(0.0, |u| u[y][x])
+    proptest! {
+        #[test]
+        fn blocks_are_packed_as_each_factor_on_its_own(columns in 1_usize..70, channels in 1_usize..70, taps in 1_usize..5) {
+            let (kernels, inner) = (Isa::detect().kernels(), channels * taps);
+            let lanes = kernels.lanes;
+            let weights: Vec<f32> = (0_u16..).map(f32::from).take(columns * inner).collect();
+            let packed = |write: &dyn Fn(&mut [f32])| {
+                let mut to = vec![0.0; packed_length(inner, columns, lanes)];
+                write(&mut to);
+                to
+            };
+            let want = packed(&|to| pack(to, (inner, columns), kernels, |i, column| {
+                let here = lanes.min(channels - i / (lanes * taps) * lanes);
+                let (block, inside) = (i / (lanes * taps), i % (lanes * taps));
+                let channel = block * lanes + inside % here;
+                weights[(column * channels + channel) * taps + inside / here]
             }));
+            prop_assert_eq!(packed(&|to| pack_convolution(to, &weights, (columns, channels, taps), kernels)), want);
+            let want = packed(&|to| pack(to, (inner, columns), kernels, |i, c| weights[c * inner + i] * 2.0));
+            prop_assert_eq!(packed(&|to| pack_columns(to, &weights, (inner, columns), 2.0, kernels)), want);
+            let want = packed(&|to| pack(to, (inner, columns), kernels, |i, c| weights[i * columns + c] * 2.0));
+            prop_assert_eq!(packed(&|to| pack_rows(to, &weights, (inner, columns), 2.0, kernels)), want);
         }
     }
-    packed
 }
