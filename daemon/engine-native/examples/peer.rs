@@ -13,7 +13,7 @@ use std::{
 };
 
 use agentd_engine_native::{Isa, Model, Options, Team};
-use agentd_plan::{Array, Fact, Given, Graph, Numerics, fuse, import};
+use agentd_plan::{Array, Fact, Given, Graph, Numerics, fuse_owned, import_released};
 use agentd_types::Datatype;
 use serde_json::{Value, json};
 
@@ -82,8 +82,9 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
     }
     let strict = question["strict"] == true;
     let start = Instant::now();
-    let file = fs::read(question["model"].as_str().ok_or("peer.question: model")?)?;
-    let graph = import(&file, &Given { shapes: &shapes, constants: &constants, ..Given::default() })?;
+    let file = Mapped::open(question["model"].as_str().ok_or("peer.question: model")?)?;
+    let given_to_it = Given { shapes: &shapes, constants: &constants, ..Given::default() };
+    let graph = import_released(file.bytes(), &given_to_it, &|bytes| file.release(bytes))?;
     drop(file);
     if question["engine"] == "interpreter" {
         let graph = Arc::new(graph);
@@ -94,8 +95,7 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
         return Ok((Runner::Interpreter(graph, arrays), answer));
     }
     let numerics = if strict { Numerics::Strict } else { Numerics::Fast };
-    let fused = Arc::new(fuse(&graph, numerics)?);
-    drop(graph);
+    let fused = Arc::new(fuse_owned(graph, numerics)?);
     let isa = match question["isa"].as_str() {
         None => Isa::detect(),
         Some(name) => [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable]
@@ -103,17 +103,64 @@ fn load(question: &Value) -> Result<(Runner, Value), Box<dyn Error>> {
             .find(|isa| isa.as_str() == name && isa.available())
             .ok_or_else(|| format!("peer.isa: {name} is not to be had here"))?,
     };
-    let model = Model::new(Arc::clone(&fused), Options { isa, numerics })?;
+    let model = Model::new(fused, Options { isa, numerics })?;
     let model = if threads > 1 { model.with_team(Arc::new(Mutex::new(Team::new(threads)))) } else { model };
     let answer = json!({
         "nanoseconds": nanoseconds(start),
         "fallbacks": model.fallbacks(),
-        "nodes": fused.nodes().len(),
+        "nodes": model.graph().nodes().len(),
         "arena_bytes": model.arena_bytes(),
         "constant_bytes": model.constant_bytes(),
+        "peak_bytes": model.memory().peak,
     });
-    let bytes = given(&fused, &inputs)?.map(|(_, bytes)| bytes.clone()).collect();
+    let bytes = given(model.graph(), &inputs)?.map(|(_, bytes)| bytes.clone()).collect();
     Ok((Runner::Native(Box::new(model), bytes), answer))
+}
+
+/// A model's file, mapped as workers do.
+struct Mapped {
+    start: *mut std::ffi::c_void,
+    length: usize,
+}
+
+#[allow(unsafe_code, reason = "mapping and releasing pages")]
+impl Mapped {
+    fn open(path: &str) -> Result<Self, Box<dyn Error>> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let file = fs::File::open(path)?;
+        let length = usize::try_from(file.metadata()?.len())?;
+        // SAFETY: a new mapping at a place of the kernel's choice; developers do not write to models that they load.
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) }?;
+        Ok(Self { start, length })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is as long and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), self.length) }
+    }
+
+    /// Gives back the whole pages of some bytes; who reads them again gets them from the file.
+    fn release(&self, bytes: &[u8]) {
+        const PAGE: usize = 4096;
+        let start = (bytes.as_ptr().addr() - self.start.addr()).next_multiple_of(PAGE);
+        let end = (bytes.as_ptr().addr() - self.start.addr() + bytes.len()) / PAGE * PAGE;
+        if start < end {
+            let place = self.start.wrapping_byte_add(start);
+            // SAFETY: pages of our own read-only mapping of a file, which hold the same bytes when they are read again.
+            let released =
+                unsafe { rustix::mm::madvise(place, end - start, rustix::mm::Advice::LinuxDontNeed) };
+            released.unwrap_or_default();
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "unmapping")]
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: nobody can hold bytes of the mapping any more.
+        unsafe { rustix::mm::munmap(self.start, self.length) }.unwrap_or_default();
+    }
 }
 
 /// What was given for each input that the graph has, in the graph's order.

@@ -6,22 +6,32 @@
 use std::{sync::Arc, time::Instant};
 
 use agentd_engine::{Engine, EngineError, LoadSpec, Loaded, Session, Tensor, TensorView, check_inputs};
-use agentd_plan::{Fact, Given, Numerics, Op, ValueId, fuse, import};
-use agentd_types::{EngineKind, TensorSpec, chain};
+use agentd_plan::{Fact, Given, Numerics, Op, ValueId, fuse_owned, import};
+use agentd_types::{ByteCount, EngineKind, TensorSpec, chain};
+use rustix::process::{Resource, getrlimit};
 
-use crate::{Isa, Model, Options};
+use crate::{Draft, Isa, Model, Options};
 
 /// Plans that are kept; each holds the weights in its own packing.
 const MAX_PLANS: usize = 4;
 
 /// Our own kernels on the processor.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Native;
+pub struct Native {
+    /// Bytes that all plans of a session may take; `None`: what the process may.
+    memory: Option<u64>,
+}
 
 impl Native {
     /// The engine.
     pub const fn new() -> Self {
-        Self
+        Self { memory: None }
+    }
+
+    /// The engine, with sessions that take no more than so much memory for their models.
+    #[must_use]
+    pub const fn with_memory(self, memory: ByteCount) -> Self {
+        Self { memory: Some(memory.0) }
     }
 
     /// Makes what sessions with `threads` threads need.
@@ -52,7 +62,8 @@ impl Engine for Native {
                 "the model's first dimension is fixed, so it takes no batches".to_owned(),
             ));
         }
-        Ok(Box::new(NativeSession::new(model, spec)?))
+        let limit = self.memory.unwrap_or_else(process_limit);
+        Ok(Box::new(NativeSession::new(model, spec, limit)?))
     }
 }
 
@@ -65,6 +76,8 @@ struct NativeSession {
     outputs: Vec<TensorSpec>,
     /// The one used last comes first.
     plans: Vec<Ready>,
+    /// Bytes that all plans may take.
+    limit: u64,
     loaded: Loaded,
 }
 
@@ -80,16 +93,16 @@ struct Ready {
 }
 
 impl NativeSession {
-    fn new(file: &[u8], spec: &LoadSpec) -> Result<Self, EngineError> {
+    fn new(file: &[u8], spec: &LoadSpec, limit: u64) -> Result<Self, EngineError> {
         let started = Instant::now();
         let LoadSpec { inputs, outputs, .. } = spec.clone();
         let is_open = inputs.iter().any(|input| input.shape.contains(&-1));
         let mut session =
-            Self { file: Vec::new(), inputs, outputs, plans: Vec::new(), loaded: Loaded::default() };
+            Self { file: Vec::new(), inputs, outputs, plans: Vec::new(), limit, loaded: Loaded::default() };
         // Dimensions that nobody knows yet are tried as 1, so that a model which cannot be planned is refused now.
         let expected = expected_shapes(spec);
         let shapes = expected.clone().unwrap_or_else(|| smallest_shapes(spec));
-        match Ready::new(file, &session.inputs, &session.outputs, shapes) {
+        match Ready::new(file, &session.inputs, &session.outputs, shapes, limit) {
             Ok(plan) => {
                 session.loaded.fallback_nodes =
                     u32::try_from(plan.model.fallback_nodes()).unwrap_or(u32::MAX);
@@ -100,10 +113,9 @@ impl NativeSession {
                 }
             }
             // The model may not like 1 where it takes other sizes.
-            Err(reason) if expected.is_some() => {
-                return Err(EngineError::Load { engine: EngineKind::Native, reason });
-            }
-            Err(_) => {}
+            Err(refusal @ Refusal::Memory { .. }) => return Err(refusal.into()),
+            Err(refusal) if expected.is_some() => return Err(refusal.into()),
+            Err(Refusal::Model(_)) => {}
         }
         if is_open {
             session.file = file.to_vec();
@@ -122,8 +134,15 @@ impl NativeSession {
         }
         self.plans.truncate(MAX_PLANS - 1);
         let shapes = inputs.iter().map(|input| input.shape.to_vec()).collect();
-        let plan = Ready::new(&self.file, &self.inputs, &self.outputs, shapes)
-            .map_err(|reason| self.refuse(inputs, &reason))?;
+        let held = self.plans.iter().map(|plan| plan.model.memory().held()).sum();
+        let room = self.limit.saturating_sub(held);
+        let plan =
+            Ready::new(&self.file, &self.inputs, &self.outputs, shapes, room).map_err(
+                |refusal| match refusal {
+                    Refusal::Model(reason) => self.refuse(inputs, &reason),
+                    Refusal::Memory { .. } => refusal.into(),
+                },
+            )?;
         self.plans.insert(0, plan);
         Ok(())
     }
@@ -157,7 +176,10 @@ impl Ready {
         inputs: &[TensorSpec],
         outputs: &[TensorSpec],
         shapes: Vec<Vec<usize>>,
-    ) -> Result<Self, String> {
+        room: u64,
+    ) -> Result<Self, Refusal> {
+        // The graph holds a copy of the weights, which are nearly all of the file.
+        admit(u64::try_from(file.len()).unwrap_or(u64::MAX), room)?;
         let facts: Vec<(&str, Fact)> = inputs
             .iter()
             .zip(&shapes)
@@ -166,7 +188,7 @@ impl Ready {
         let words = |error: &dyn std::error::Error| bounded(&chain(error));
         let graph =
             import(file, &Given { shapes: &facts, ..Given::default() }).map_err(|error| words(&error))?;
-        let graph = Arc::new(fuse(&graph, Numerics::Fast).map_err(|error| words(&error))?);
+        let graph = Arc::new(fuse_owned(graph, Numerics::Fast).map_err(|error| words(&error))?);
         let place = |id: &ValueId| {
             let name = &graph.value(*id).name;
             inputs
@@ -174,10 +196,12 @@ impl Ready {
                 .position(|spec| spec.name == *name)
                 .ok_or_else(|| format!("it needs an input `{name}`"))
         };
-        let takes = graph.inputs().iter().map(place).collect::<Result<_, _>>()?;
-        let gives = outputs.iter().map(|spec| output(&graph, spec)).collect::<Result<_, _>>()?;
+        let takes = graph.inputs().iter().map(place).collect::<Result<_, String>>()?;
+        let gives = outputs.iter().map(|spec| output(&graph, spec)).collect::<Result<_, String>>()?;
         let options = Options { isa: Isa::detect(), numerics: Numerics::Fast };
-        let model = Model::new(graph, options).map_err(|error| words(&error))?;
+        let draft = Draft::new(graph, options).map_err(|error| words(&error))?;
+        admit(draft.memory().peak, room)?;
+        let model = draft.build().map_err(|error| words(&error))?;
         Ok(Self { shapes, model, takes, gives })
     }
 
@@ -209,6 +233,43 @@ fn output(graph: &agentd_plan::Graph, spec: &TensorSpec) -> Result<(usize, Vec<u
         return Err(format!("its output `{name}` is {got} of shape {have:?}, not {want} of shape {shape:?}"));
     }
     Ok((place, fact.shape.clone()))
+}
+
+/// Why there is no plan.
+#[derive(Debug)]
+enum Refusal {
+    /// The model, or the engine, is at fault.
+    Model(String),
+    /// It would need more memory than there is.
+    Memory { needed: u64, limit: u64 },
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Model(reason)
+    }
+}
+
+impl From<Refusal> for EngineError {
+    fn from(refusal: Refusal) -> Self {
+        let engine = EngineKind::Native;
+        match refusal {
+            Refusal::Model(reason) => Self::Load { engine, reason },
+            Refusal::Memory { needed, limit } => {
+                Self::Memory { engine, needed: ByteCount(needed), limit: ByteCount(limit) }
+            }
+        }
+    }
+}
+
+/// Refuses what needs more bytes than there are.
+const fn admit(needed: u64, limit: u64) -> Result<(), Refusal> {
+    if needed > limit { Err(Refusal::Memory { needed, limit }) } else { Ok(()) }
+}
+
+/// Memory that this process may write, as its worker was told.
+fn process_limit() -> u64 {
+    getrlimit(Resource::Data).current.unwrap_or(u64::MAX)
 }
 
 /// The shapes that requests in this setting have, when no dimension but the first is open in any input.

@@ -4,6 +4,7 @@
 //! steps over one arena; the verifier proves that every step stays inside its memory; only then can it run. Kernels
 //! are written once and compiled for AVX-512, AVX2 with FMA, NEON and for any processor; one is chosen at run time.
 
+mod draft;
 mod engine;
 mod error;
 mod execute;
@@ -17,6 +18,7 @@ mod step;
 mod team;
 mod verify;
 
+pub use draft::{Draft, Memory};
 pub use engine::Native;
 pub use error::{LowerError, RunError};
 pub use kernel::isa::Isa;

@@ -6,6 +6,7 @@
 
 mod along;
 mod attention;
+mod constants;
 mod convolution;
 mod elementwise;
 mod gather;
@@ -19,9 +20,9 @@ mod resize;
 mod transposed;
 mod typed;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use agentd_plan::{Fact, Graph, Node, Numerics, Op, ValueId, op::Unary};
+use agentd_plan::{Array, Fact, Graph, Node, Numerics, Op, ValueId, op::Unary};
 use agentd_types::Datatype;
 
 use crate::{
@@ -32,13 +33,11 @@ use crate::{
     },
     memory::{self, Aligned, Buffer, LINE},
     plan::{Plan, Port},
-    step::{At, Axis, BufferId, Copy, Halo, Map, Operand, Step},
+    step::{At, Axis, BufferId, Copy, Halo, Map, Operand, Source, Step},
     verify::{self, VerifiedPlan},
 };
+pub(crate) use constants::{Constants, ZEROS};
 use needs::Need;
-
-/// Zeros at the start of the constants: the bias of sums that go on from others.
-pub(crate) const ZEROS: usize = 64;
 
 /// Floats of an arena, at most: 16 GiB.
 const MOST_FLOATS: usize = 1 << 32;
@@ -75,22 +74,61 @@ pub(crate) struct Lowering<'a> {
     needs: Vec<Need>,
     forms: Vec<Form>,
     buffers: Vec<usize>,
-    constants: Vec<f32>,
+    constants: Constants,
     steps: Vec<Step>,
     origins: Vec<usize>,
     node: usize,
 }
 
-/// Lowers `graph`.
+/// The plan of a draft, proved.
 ///
 /// # Errors
-/// [`LowerError`]: when it needs too much memory, or the lowering itself is at fault.
-pub(crate) fn lower(graph: Arc<Graph>, options: Options) -> Result<VerifiedPlan, LowerError> {
-    Ok(verify::verify(plan_of(graph, options)?)?)
+/// [`LowerError::Verify`]: when the lowering itself is at fault.
+pub(crate) fn complete(draft: Draft) -> Result<VerifiedPlan, LowerError> {
+    Ok(verify::verify(written(draft))?)
 }
 
 /// The plan of `graph`, not verified yet.
+#[cfg(test)]
 pub(crate) fn plan_of(graph: Arc<Graph>, options: Options) -> Result<Plan, LowerError> {
+    draft(graph, options).map(written)
+}
+
+/// The plan with its constants; the graph's weights are dropped as they are packed.
+fn written(Draft { mut plan, constants }: Draft) -> Plan {
+    let keep = kept(&plan.graph, &plan);
+    let graph = Arc::unwrap_or_clone(std::mem::take(&mut plan.graph));
+    plan.graph = Arc::new(graph.without_elements(|id| keep.contains(&id)));
+    plan.constants = constants.write();
+    plan
+}
+
+/// A plan whose constants have places, but no numbers yet.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// The plan.
+    pub(crate) plan: Plan,
+    /// Its constants.
+    pub(crate) constants: Constants,
+}
+
+/// Constants whose elements are needed while the plan runs: those of nodes for the interpreter, tables from which slices
+/// are gathered, and those that are outputs.
+pub(crate) fn kept(graph: &Graph, plan: &Plan) -> BTreeSet<ValueId> {
+    let reference = |step: &Step| match step {
+        Step::Reference { node, .. } => graph.nodes().get(*node),
+        Step::Gather(gather) if matches!(gather.from, Source::Value(_)) => graph.nodes().get(gather.node),
+        _ => None,
+    };
+    let inputs = plan.steps.iter().filter_map(reference).flat_map(|node| node.inputs.iter().flatten());
+    inputs.chain(graph.outputs().iter().map(|(_, id)| id)).copied().collect()
+}
+
+/// Steps and places for `graph`; packs nothing.
+///
+/// # Errors
+/// [`LowerError`]: when it needs more memory than can be addressed, or has what no plan has.
+pub(crate) fn draft(graph: Arc<Graph>, options: Options) -> Result<Draft, LowerError> {
     let kernels = options.isa.kernels();
     let mut lowering = Lowering {
         graph: &graph,
@@ -99,7 +137,7 @@ pub(crate) fn plan_of(graph: Arc<Graph>, options: Options) -> Result<Plan, Lower
         needs: needs::needs(&graph, kernels.lanes),
         forms: vec![Form::default(); graph.values().len()],
         buffers: Vec::new(),
-        constants: vec![0.0; ZEROS],
+        constants: Constants::default(),
         steps: Vec::new(),
         origins: Vec::new(),
         node: 0,
@@ -115,20 +153,20 @@ pub(crate) fn plan_of(graph: Arc<Graph>, options: Options) -> Result<Plan, Lower
     }
     let outputs: Vec<Port> = graph.outputs().iter().map(|(_, id)| lowering.port(*id)).collect();
     let (buffers, constants, steps, origins) =
-        (lowering.buffers, Aligned::from(lowering.constants.as_slice()), lowering.steps, lowering.origins);
+        (lowering.buffers, lowering.constants, lowering.steps, lowering.origins);
     let mut plan = Plan {
         isa: kernels.isa,
         graph: Arc::clone(&graph),
         buffers: Vec::new(),
         arena: 0,
-        constants,
+        constants: Aligned::default(),
         steps,
         origins,
         inputs,
         outputs,
     };
     place(&mut plan, &buffers)?;
-    Ok(plan)
+    Ok(Draft { plan, constants })
 }
 
 /// Gives every buffer its time and place.
@@ -177,18 +215,25 @@ impl<'a> Lowering<'a> {
 
     /// The elements of a constant of `f32`.
     fn constant_of(&self, id: Option<ValueId>) -> Option<&'a [f32]> {
-        self.graph.value(id?).constant.as_ref()?.items::<f32>()
+        self.array_of(id)?.items::<f32>()
     }
 
-    /// The bytes of a constant of any datatype, as floats of the same bits.
-    fn words_of(&self, id: ValueId) -> Option<Cow<'a, [f32]>> {
-        if let Some(items) = self.constant_of(Some(id)) {
-            return Some(Cow::Borrowed(items));
+    /// A constant of `f32`.
+    fn array_of(&self, id: Option<ValueId>) -> Option<&'a Array> {
+        self.graph.value(id?).constant.as_ref().filter(|array| array.datatype() == Datatype::Fp32)
+    }
+
+    /// A place among the constants for the bits of a constant of any datatype, and how many floats it takes.
+    fn constant_bits(&mut self, id: ValueId) -> Option<(usize, usize)> {
+        if let Some(array) = self.array_of(Some(id)) {
+            return Some((self.whole_constant(array), array.len()));
         }
         let array = self.graph.value(id).constant.as_ref()?;
         let mut bytes = vec![0; floats(self.fact(id)) * size_of::<f32>()];
         array.write_bytes(&mut bytes);
-        Some(bytes.as_chunks::<4>().0.iter().map(|word| f32::from_bits(u32::from_ne_bytes(*word))).collect())
+        let words: Vec<f32> =
+            bytes.as_chunks::<4>().0.iter().map(|word| f32::from_bits(u32::from_ne_bytes(*word))).collect();
+        Some((self.constants(&words), words.len()))
     }
 
     fn form(&self, id: ValueId) -> Form {
@@ -212,19 +257,29 @@ impl<'a> Lowering<'a> {
 
     /// Adds constants, from the start of a cache line; returns where they are.
     fn constants(&mut self, items: &[f32]) -> usize {
-        let start = self.constants.len().next_multiple_of(LINE);
-        self.constants.resize(start, 0.0);
-        self.constants.extend_from_slice(items);
-        // Room for kernels that read whole vectors.
-        self.constants.resize((start + items.len()).next_multiple_of(LINE) + LINE, 0.0);
-        start
+        self.constants.add(items.to_vec())
+    }
+
+    /// Adds a constant of the graph as it is.
+    fn whole_constant(&mut self, array: &Array) -> usize {
+        self.constants.later(array.clone(), array.len(), |to, items| to.copy_from_slice(items))
+    }
+
+    /// Adds `length` floats that are packed from `weights` when the plan is complete; returns where they will be.
+    fn packed(
+        &mut self,
+        weights: &Array,
+        length: usize,
+        pack: impl FnOnce(&mut [f32], &[f32]) + Send + 'static,
+    ) -> usize {
+        self.constants.later(weights.clone(), length, pack)
     }
 
     /// One number a channel, padded to whole vectors.
     fn channel_constants(&mut self, items: Option<&[f32]>, channels: usize) -> usize {
         let mut padded = items.map_or_else(|| vec![0.0; channels], <[f32]>::to_vec);
         padded.resize(channels.next_multiple_of(self.kernels.lanes), 0.0);
-        self.constants(&padded)
+        self.constants.add(padded)
     }
 
     /// A plain place for a value that a step is about to write.
@@ -250,9 +305,8 @@ impl<'a> Lowering<'a> {
             if let Some(to) = plain_map(at, &fact.shape, Halo::default()) {
                 self.push(Step::Reorder { from: map, to });
             }
-        } else if let Some(words) = self.words_of(id) {
-            let start = self.constants(&words);
-            let axes = vec![Axis { count: words.len(), a: 1, b: 0, out: 1 }];
+        } else if let Some((start, count)) = self.constant_bits(id) {
+            let axes = vec![Axis { count, a: 1, b: 0, out: 1 }];
             self.push(Step::Copy(Box::new(Copy { from: Operand::Constant(start), to: at, axes })));
         }
         at
@@ -261,9 +315,9 @@ impl<'a> Lowering<'a> {
     /// The value as an operand: among the constants or in plain form.
     fn operand(&mut self, id: ValueId) -> Operand {
         if self.form(id).plain.is_none()
-            && let Some(words) = self.words_of(id)
+            && let Some((start, _)) = self.constant_bits(id)
         {
-            return Operand::Constant(self.constants(&words));
+            return Operand::Constant(start);
         }
         Operand::Buffer(self.plain(id))
     }

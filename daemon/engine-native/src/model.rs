@@ -8,9 +8,10 @@ use std::{
 use agentd_plan::{Array, Fact, Graph};
 
 use crate::{
+    draft::{Draft, Memory},
     error::{LowerError, RunError},
     execute::{self, Profile},
-    lower::{self, Options},
+    lower::Options,
     memory::Aligned,
     plan::Port,
     team::Team,
@@ -22,6 +23,7 @@ use crate::{
 pub struct Model {
     plan: VerifiedPlan,
     arena: Aligned,
+    memory: Memory,
     profile: Option<Profile>,
     team: Arc<Mutex<Team>>,
 }
@@ -45,9 +47,18 @@ impl Model {
     /// # Errors
     /// [`LowerError`].
     pub fn new(graph: Arc<Graph>, options: Options) -> Result<Self, LowerError> {
-        let plan = lower::lower(graph, options)?;
+        Draft::new(graph, options)?.build()
+    }
+
+    /// A model that runs a plan, of which `memory` was told.
+    pub(crate) fn of(plan: VerifiedPlan, memory: Memory) -> Self {
         let arena = Aligned::zeros(plan.plan().arena);
-        Ok(Self { plan, arena, profile: None, team: Arc::new(Mutex::new(Team::new(1))) })
+        Self { plan, arena, memory, profile: None, team: Arc::new(Mutex::new(Team::new(1))) }
+    }
+
+    /// What was told of its memory before it was loaded.
+    pub const fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// Runs on the threads of `team` from now on. Results do not depend on how many there are.

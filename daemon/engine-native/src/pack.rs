@@ -1,6 +1,19 @@
 //! Weights in the order in which the kernels read them.
+//!
+//! In: weights as the model has them. Out: for each group of blocks of output channels, for each product of the sum in
+//! the kernel's order, the factors of the group's channels side by side. Written to memory that holds zeros, so that
+//! channels that do not exist need no work.
 
-use crate::kernel::{dot::UNROLLED, isa::Kernels, simd::MAX_LANES};
+mod winograd;
+mod words;
+
+use crate::kernel::isa::Kernels;
+
+pub(crate) use winograd::{pack_winograd, winograd_length};
+pub(crate) use words::{Group, Products, by_pairs, depthwise_words};
+
+/// Products that are packed for all channels of a group before the next ones: what they take stays in the first cache.
+const TILE: usize = 64;
 
 /// Groups of blocks of output channels that are computed together, `(first, count)`, covering `0..blocks`.
 ///
@@ -25,309 +38,149 @@ pub(crate) fn packed_length(inner: usize, columns: usize, lanes: usize) -> usize
     inner * columns.next_multiple_of(lanes)
 }
 
-/// Packs `inner x columns` factors: for each group of blocks, for each product, the factors of the group's channels.
-///
-/// `factor(i, column)`: the factor of product `i` (in the order of the kernel: channel block, tap row, tap column,
-/// channel) for an output channel. Channels that do not exist get 0.
-pub(crate) fn pack(
+/// Calls `write(panel, width, first, count)` for each group: its part of `to`, the floats from one product to the next,
+/// its first output channel and how many there are.
+fn each_group(
+    to: &mut [f32],
     inner: usize,
     columns: usize,
     kernels: &Kernels,
-    mut factor: impl FnMut(usize, usize) -> f32,
-) -> Vec<f32> {
+    mut write: impl FnMut(&mut [f32], usize, usize, usize),
+) {
     let lanes = kernels.lanes;
-    let mut packed = Vec::with_capacity(packed_length(inner, columns, lanes));
+    let mut rest = to;
     for (first, count) in groups(columns.div_ceil(lanes), kernels) {
-        for i in 0..inner {
-            for column in first * lanes..(first + count) * lanes {
-                packed.push(if column < columns { factor(i, column) } else { 0.0 });
-            }
-        }
+        let width = count * lanes;
+        let Some((panel, after)) = std::mem::take(&mut rest).split_at_mut_checked(inner * width) else {
+            return;
+        };
+        write(panel, width, first * lanes, width.min(columns - first * lanes));
+        rest = after;
     }
-    packed
 }
 
-/// The factors of a convolution in the order of the kernel.
+/// Packs `inner x columns` factors, each computed on its own.
 ///
-/// `weights`: `[columns][channels][rows][width]`; blocks of `lanes` channels lie next to each other in the input.
-pub(crate) fn pack_convolution(
-    weights: &[f32],
-    (columns, channels, rows, width): (usize, usize, usize, usize),
-    lanes: usize,
+/// `factor(i, column)`: the factor of product `i` for an output channel.
+pub(crate) fn pack(
+    to: &mut [f32],
+    (inner, columns): (usize, usize),
     kernels: &Kernels,
-) -> Vec<f32> {
-    let mut places = Vec::with_capacity(channels * rows * width);
-    let mut first = 0;
-    while first < channels {
-        let here = lanes.min(channels - first);
-        for y in 0..rows {
-            for x in 0..width {
-                for channel in first..first + here {
-                    places.push((channel * rows + y) * width + x);
+    factor: impl Fn(usize, usize) -> f32,
+) {
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+            for (place, column) in row.iter_mut().zip(first..first + count) {
+                *place = factor(i, column);
+            }
+        }
+    });
+}
+
+/// Packs a matrix of `[inner][columns]`, times `scale`.
+pub(crate) fn pack_rows(
+    to: &mut [f32],
+    weights: &[f32],
+    (inner, columns): (usize, usize),
+    scale: f32,
+    kernels: &Kernels,
+) {
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (row, from) in panel.chunks_exact_mut(width).zip(weights.chunks_exact(columns)) {
+            let from = from.get(first..first + count).unwrap_or_default();
+            row.iter_mut().zip(from).for_each(|(place, item)| *place = item * scale);
+        }
+    });
+}
+
+/// Packs a matrix of `[columns][inner]`, times `scale`.
+pub(crate) fn pack_columns(
+    to: &mut [f32],
+    weights: &[f32],
+    (inner, columns): (usize, usize),
+    scale: f32,
+    kernels: &Kernels,
+) {
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (tile, panel) in panel.chunks_mut(TILE * width).enumerate() {
+            for column in 0..count {
+                let start = (first + column) * inner + tile * TILE;
+                let from = weights.get(start..).unwrap_or_default();
+                for (row, item) in panel.chunks_exact_mut(width).zip(from) {
+                    if let Some(place) = row.get_mut(column) {
+                        *place = item * scale;
+                    }
                 }
             }
         }
-        first += here;
+    });
+}
+
+/// The factors of a convolution in the order of the kernel: channel block, tap row, tap column, channel.
+///
+/// `weights`: `[columns][channels][taps]`; blocks of `lanes` channels lie next to each other in the input.
+pub(crate) fn pack_convolution(
+    to: &mut [f32],
+    weights: &[f32],
+    (columns, channels, taps): (usize, usize, usize),
+    kernels: &Kernels,
+) {
+    if taps == 1 {
+        return pack_columns(to, weights, (channels, columns), 1.0, kernels);
     }
-    let inner = places.len();
-    pack(inner, columns, kernels, |i, column| {
-        let place = places.get(i).map_or(usize::MAX, |place| column * inner + place);
-        weights.get(place).copied().unwrap_or_default()
-    })
+    let (inner, lanes) = (channels * taps, kernels.lanes);
+    each_group(to, inner, columns, kernels, |panel, width, first, count| {
+        for (block, panel) in panel.chunks_mut(lanes * taps * width).enumerate() {
+            let here = lanes.min(channels - block * lanes);
+            for column in 0..count {
+                let start = (first + column) * inner + block * lanes * taps;
+                let from = weights.get(start..start + here * taps).unwrap_or_default();
+                for (channel, from) in from.chunks_exact(taps).enumerate() {
+                    let places = panel.iter_mut().skip(channel * width + column).step_by(here * width);
+                    places.zip(from).for_each(|(place, item)| *place = *item);
+                }
+            }
+        }
+    });
 }
 
 /// The factors of a depthwise convolution, `[block][tap][LANES]`, from `[channels][taps]`.
-pub(crate) fn pack_depthwise(weights: &[f32], channels: usize, taps: usize, lanes: usize) -> Vec<f32> {
-    let mut packed = Vec::with_capacity(channels.next_multiple_of(lanes) * taps);
-    for block in 0..channels.div_ceil(lanes) {
-        for tap in 0..taps {
-            for channel in block * lanes..(block + 1) * lanes {
-                let place = if channel < channels { channel * taps + tap } else { usize::MAX };
-                packed.push(weights.get(place).copied().unwrap_or_default());
-            }
+pub(crate) fn pack_depthwise(to: &mut [f32], weights: &[f32], taps: usize, lanes: usize) {
+    for (block, weights) in to.chunks_mut((taps * lanes).max(1)).zip(weights.chunks(taps * lanes)) {
+        for (lane, from) in weights.chunks(taps).enumerate() {
+            block.iter_mut().skip(lane).step_by(lanes).zip(from).for_each(|(place, item)| *place = *item);
         }
     }
-    packed
-}
-
-/// Two channels as one word, the bits of a float.
-fn word(even: i32, odd: i32) -> f32 {
-    f32::from_bits(((even & 0xffff) | (odd << 16)).cast_unsigned())
-}
-
-/// The products of one group of two vectors of output channels.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Group {
-    /// Where the words of a pixel's products are; the bits of floats.
-    pub(crate) offsets: Vec<f32>,
-    /// Factors, `[inner][2 * lanes]` words.
-    pub(crate) weights: Vec<f32>,
-}
-
-/// What products multiply: `factor(word, part, column)` is the factor of a word's half or byte for an output channel.
-pub(crate) struct Products<'a, F> {
-    /// Where each word is, from a pixel's first one.
-    pub(crate) offsets: &'a [u32],
-    /// Output channels.
-    pub(crate) columns: usize,
-    /// Lanes of a vector.
-    pub(crate) lanes: usize,
-    /// Whether the first vector has the even channels of the group and the second the odd ones; else they follow each
-    /// other.
-    pub(crate) interleaved: bool,
-    /// The factors.
-    pub(crate) factor: F,
-}
-
-/// The factors of one word for two vectors of channels.
-type Part<const PARTS: usize> = [[i32; PARTS]; 2 * MAX_LANES];
-
-/// Words of factors from which [`Products::share`] takes only some.
-const SAMPLE: usize = 256;
-
-impl<F: Fn(usize, usize, usize) -> i32> Products<'_, F> {
-    /// The factors of one word for a group of channels.
-    fn of_word<const PARTS: usize>(&self, first: usize, word: usize) -> Part<PARTS> {
-        let mut factors = [[0; PARTS]; 2 * MAX_LANES];
-        for (at, factors) in factors.iter_mut().enumerate().take(2 * self.lanes) {
-            let column = first + place_in_pair(at, self.lanes, self.interleaved);
-            if column < self.columns {
-                *factors = std::array::from_fn(|part| (self.factor)(word, part, column));
-            }
-        }
-        factors
-    }
-
-    fn groups(&self, mut add: impl FnMut(usize, usize, &mut Group)) -> Vec<Group> {
-        let mut groups = Vec::new();
-        for first in (0..self.columns).step_by(2 * self.lanes) {
-            let words = self.offsets.len();
-            let mut group = Group {
-                offsets: Vec::with_capacity(words + UNROLLED),
-                weights: Vec::with_capacity((words + UNROLLED) * 2 * self.lanes),
-            };
-            for word in 0..self.offsets.len() {
-                add(first, word, &mut group);
-            }
-            let inner = group.offsets.len().next_multiple_of(UNROLLED);
-            group.offsets.resize(inner, 0.0);
-            group.weights.resize(inner * 2 * self.lanes, 0.0);
-            groups.push(group);
-        }
-        groups
-    }
-
-    /// Packs factors of halves; words whose factors are all 0 are left out.
-    pub(crate) fn halves(&self) -> Vec<Group> {
-        self.groups(|first, at, group| {
-            let factors = self.of_word::<2>(first, at);
-            if factors.iter().any(|factors| *factors != [0; 2]) {
-                group.offsets.push(f32::from_bits(self.offsets.get(at).copied().unwrap_or(0)));
-                let words = factors.into_iter().take(2 * self.lanes);
-                group.weights.extend(words.map(|[even, odd]| word(even, odd)));
-            }
-        })
-    }
-
-    /// Packs factors of bytes, likewise. A word whose products could exceed 16 bits comes twice or more, with a part of its
-    /// factors each time, so that none can.
-    pub(crate) fn bytes(&self) -> Vec<Group> {
-        self.groups(|first, at, group| {
-            let mut left = self.of_word::<4>(first, at);
-            while left.iter().any(|factors| *factors != [0; 4]) {
-                group.offsets.push(f32::from_bits(self.offsets.get(at).copied().unwrap_or(0)));
-                for factors in left.iter_mut().take(2 * self.lanes) {
-                    group.weights.push(bytes(taken(factors)));
-                }
-            }
-        })
-    }
-
-    /// How many words of factors [`Products::bytes`] gives for each word, about.
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^24")]
-    pub(crate) fn share(&self) -> f32 {
-        let (mut all, mut words) = (0_usize, 0_usize);
-        for first in (0..self.columns).step_by(2 * self.lanes) {
-            let step = (self.offsets.len() / SAMPLE).max(1);
-            for at in (0..self.offsets.len()).step_by(step) {
-                let mut left = self.of_word::<4>(first, at);
-                if left.iter().all(|factors| *factors == [0; 4]) {
-                    continue;
-                }
-                let twice = left.iter_mut().any(|factors| {
-                    let _ = taken(factors);
-                    *factors != [0; 4]
-                });
-                all += 1 + usize::from(twice);
-                words += 1;
-            }
-        }
-        if words == 0 { 1.0 } else { all as f32 / words as f32 }
-    }
-}
-
-/// Takes bytes from factors so that neither the first nor the last two can sum up to more than 16 bits with any bytes.
-fn taken(factors: &mut [i32; 4]) -> [i32; 4] {
-    let mut taken = [0; 4];
-    for (left, taken) in factors.as_chunks_mut::<2>().0.iter_mut().zip(taken.as_chunks_mut::<2>().0) {
-        let [a, b] = *left;
-        let first = a.clamp(-128, 127);
-        // 255 * 128 = 32640. Factors of different signs work against each other.
-        let (least, most) = (-128 - first.min(0), 128 - first.max(0));
-        let second = b.clamp(least.max(-128), most.min(127));
-        *taken = [first, second];
-        *left = [a - first, b - second];
-    }
-    taken
-}
-
-/// Four factors as one word.
-#[expect(clippy::cast_possible_truncation, reason = "factors that were taken fit into bytes")]
-fn bytes(factors: [i32; 4]) -> f32 {
-    f32::from_bits(u32::from_le_bytes(factors.map(|factor| (factor as i8).cast_unsigned())))
-}
-
-/// The channel, of those of two vectors, that a lane of both is for.
-pub(crate) const fn place_in_pair(at: usize, lanes: usize, interleaved: bool) -> usize {
-    if interleaved { at % lanes * 2 + at / lanes } else { at }
-}
-
-/// One number for each output channel, in the order of [`Products`].
-pub(crate) fn by_pairs(
-    columns: usize,
-    lanes: usize,
-    interleaved: bool,
-    number: impl Fn(usize) -> f32,
-) -> Vec<f32> {
-    let padded = columns.next_multiple_of(2 * lanes);
-    let places = (0..padded).map(|at| {
-        let pair = at / (2 * lanes) * 2 * lanes;
-        pair + place_in_pair(at - pair, lanes, interleaved)
-    });
-    places.map(|column| if column < columns { number(column) } else { 0.0 }).collect()
-}
-
-/// The factors of a depthwise convolution in words, `[block][tap][2 * lanes]`: those of even channels below a 0, then
-/// those of odd ones above a 0.
-pub(crate) fn depthwise_words(
-    channels: usize,
-    taps: usize,
-    lanes: usize,
-    factor: impl Fn(usize, usize) -> i32,
-) -> Vec<f32> {
-    let mut packed = Vec::with_capacity(channels.next_multiple_of(2 * lanes) * taps);
-    for first in (0..channels).step_by(2 * lanes) {
-        for tap in 0..taps {
-            for at in 0..2 * lanes {
-                let channel = first + place_in_pair(at, lanes, true);
-                let factor = if channel < channels { factor(channel, tap) } else { 0 };
-                packed.push(if at < lanes { word(factor, 0) } else { word(0, factor) });
-            }
-        }
-    }
-    packed
-}
-
-/// One matrix row of Winograd's transform of weights.
-const G: [[f32; 3]; 6] = [
-    [0.25, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
-
-/// `G g G^T` of every 3x3 kernel, as 36 packed matrices of `channels x columns`.
-///
-/// `weights`: `[columns][channels][3][3]`.
-#[expect(clippy::indexing_slicing, reason = "indices are below constants of the same array")]
-pub(crate) fn pack_winograd(weights: &[f32], columns: usize, channels: usize, kernels: &Kernels) -> Vec<f32> {
-    let transformed: Vec<[[f32; 6]; 6]> = weights
-        .as_chunks::<9>()
-        .0
-        .iter()
-        .map(|g| {
-            let half: [[f32; 3]; 6] = std::array::from_fn(|a| {
-                std::array::from_fn(|x| (0..3).map(|y| G[a][y] * g[y * 3 + x]).sum())
-            });
-            std::array::from_fn(|a| std::array::from_fn(|b| (0..3).map(|x| half[a][x] * G[b][x]).sum()))
-        })
-        .collect();
-    let mut packed = Vec::new();
-    for y in 0..6 {
-        for x in 0..6 {
-            packed.extend(pack(channels, columns, kernels, |channel, column| {
-                transformed.get(column * channels + channel).map_or(0.0, |u| u[y][x])
-            }));
-        }
-    }
-    packed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::isa::Isa;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn bytes_that_are_taken_add_up_to_the_factors_and_stay_within_16_bits(
-            all in prop::array::uniform4(-255_i32..=255),
-        ) {
-            let (mut left, mut sum) = (all, [0; 4]);
-            for _ in 0..6 {
-                let taken = taken(&mut left);
-                for pair in taken.as_chunks::<2>().0 {
-                    let least: i32 = pair.iter().map(|factor| 255 * factor.min(&0)).sum();
-                    let most: i32 = pair.iter().map(|factor| 255 * factor.max(&0)).sum();
-                    prop_assert!(pair.iter().all(|factor| (-128..=127).contains(factor)));
-                    prop_assert!(i32::from(i16::MIN) <= least && most <= i32::from(i16::MAX));
-                }
-                sum = std::array::from_fn(|at| sum[at] + taken[at]);
-            }
-            prop_assert_eq!(sum, all);
-            prop_assert_eq!(left, [0; 4]);
+        fn blocks_are_packed_as_each_factor_on_its_own(columns in 1_usize..70, channels in 1_usize..70, taps in 1_usize..5) {
+            let (kernels, inner) = (Isa::detect().kernels(), channels * taps);
+            let lanes = kernels.lanes;
+            let weights: Vec<f32> = (0_u16..).map(f32::from).take(columns * inner).collect();
+            let packed = |write: &dyn Fn(&mut [f32])| {
+                let mut to = vec![0.0; packed_length(inner, columns, lanes)];
+                write(&mut to);
+                to
+            };
+            let want = packed(&|to| pack(to, (inner, columns), kernels, |i, column| {
+                let here = lanes.min(channels - i / (lanes * taps) * lanes);
+                let (block, inside) = (i / (lanes * taps), i % (lanes * taps));
+                let channel = block * lanes + inside % here;
+                weights[(column * channels + channel) * taps + inside / here]
+            }));
+            prop_assert_eq!(packed(&|to| pack_convolution(to, &weights, (columns, channels, taps), kernels)), want);
+            let want = packed(&|to| pack(to, (inner, columns), kernels, |i, c| weights[c * inner + i] * 2.0));
+            prop_assert_eq!(packed(&|to| pack_columns(to, &weights, (inner, columns), 2.0, kernels)), want);
+            let want = packed(&|to| pack(to, (inner, columns), kernels, |i, c| weights[i * columns + c] * 2.0));
+            prop_assert_eq!(packed(&|to| pack_rows(to, &weights, (inner, columns), 2.0, kernels)), want);
         }
     }
 }

@@ -79,6 +79,16 @@ pub enum EngineError {
         /// What is not offered.
         reason: String,
     },
+    /// The model needs more memory than there is; known before any is taken.
+    #[error("the {engine} engine needs {needed} for the model, of which it has {limit}")]
+    Memory {
+        /// The engine.
+        engine: EngineKind,
+        /// What it would need at most.
+        needed: ByteCount,
+        /// What it may take.
+        limit: ByteCount,
+    },
     /// An input does not fit the model.
     #[error("input `{name}`: {reason}")]
     Input {
@@ -129,6 +139,7 @@ impl Coded for EngineError {
         Code::new(match self {
             Self::Load { .. } => "engine.load",
             Self::Unsupported { .. } => "engine.unsupported",
+            Self::Memory { .. } => "engine.memory",
             Self::Input { .. } => "engine.input",
             Self::Run { .. } => "engine.run",
         })

@@ -500,6 +500,7 @@ fn bounded(error: EngineError) -> EngineError {
         EngineError::Unsupported { engine, reason } => {
             EngineError::Unsupported { engine, reason: clean(reason) }
         }
+        memory @ EngineError::Memory { .. } => memory,
         EngineError::Input { name, reason } => {
             EngineError::Input { name: clean(name), reason: clean(reason) }
         }

@@ -106,6 +106,9 @@ pub trait Element: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync +
 
     /// The elements, when they are of this type.
     fn view(data: &Data) -> Option<&[Self]>;
+
+    /// The elements to write to, when they are of this type; copied first when other arrays share them.
+    fn view_mut(data: &mut Data) -> Option<&mut [Self]>;
 }
 
 macro_rules! element {
@@ -119,6 +122,10 @@ macro_rules! element {
 
             fn view(data: &Data) -> Option<&[Self]> {
                 if let Data::$variant(items) = data { Some(items) } else { None }
+            }
+
+            fn view_mut(data: &mut Data) -> Option<&mut [Self]> {
+                if let Data::$variant(items) = data { Some(Arc::make_mut(items).as_mut_slice()) } else { None }
             }
         }
     )*};
@@ -258,6 +265,11 @@ impl Array {
     /// Its elements as `T`; `None` when they are of another type.
     pub fn items<T: Element>(&self) -> Option<&[T]> {
         T::view(&self.data)
+    }
+
+    /// Its elements as `T` to write to, copied first when other arrays share them; `None` when they are of another type.
+    pub fn items_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        T::view_mut(&mut self.data)
     }
 
     /// The same elements in another shape.

@@ -47,11 +47,23 @@ pub fn fuse(graph: &Graph, numerics: Numerics) -> Result<Graph, PlanError> {
     fuse_with(graph, numerics, Integers::Fuse)
 }
 
+/// Fuses a graph that nobody else needs: weights that change do so in place.
+///
+/// # Errors
+/// As [`fuse`].
+pub fn fuse_owned(graph: Graph, numerics: Numerics) -> Result<Graph, PlanError> {
+    rewrite(graph, numerics, Integers::Fuse)
+}
+
 /// Fuses a graph, with a choice about quantised operators.
 ///
 /// # Errors
 /// As [`fuse`].
-pub fn fuse_with(graph: &Graph, _: Numerics, integers: Integers) -> Result<Graph, PlanError> {
+pub fn fuse_with(graph: &Graph, numerics: Numerics, integers: Integers) -> Result<Graph, PlanError> {
+    rewrite(graph.clone(), numerics, integers)
+}
+
+fn rewrite(graph: Graph, _: Numerics, integers: Integers) -> Result<Graph, PlanError> {
     let mut edit = Edit::new(graph);
     reshape::merge(&mut edit)?;
     if integers == Integers::Fuse {

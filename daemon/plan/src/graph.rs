@@ -46,8 +46,17 @@ pub struct Node {
     pub origin: String,
 }
 
+/// What a graph is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) values: Vec<Value>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) inputs: Vec<ValueId>,
+    pub(crate) outputs: Vec<(String, ValueId)>,
+}
+
 /// A well-formed graph with concrete shapes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     values: Vec<Value>,
     nodes: Vec<Node>,
@@ -103,6 +112,24 @@ impl Graph {
             let outputs: Vec<Fact> = node.outputs.iter().map(|id| self.value(*id).fact.clone()).collect();
             sum.saturating_add(node.op.work(&self.facts(node), &outputs))
         })
+    }
+
+    /// Its parts, to be built anew.
+    pub(crate) fn into_parts(self) -> Parts {
+        let Self { values, nodes, inputs, outputs } = self;
+        Parts { values, nodes, inputs, outputs }
+    }
+
+    /// The graph without the elements of the constants that `keep` does not name: their facts stay. For back ends that
+    /// hold these elements in a form of their own; such a graph tells about nodes and facts, but cannot be run.
+    #[must_use]
+    pub fn without_elements(mut self, keep: impl Fn(ValueId) -> bool) -> Self {
+        for (index, value) in (0..).zip(&mut self.values) {
+            if !keep(ValueId(index)) {
+                value.constant = None;
+            }
+        }
+        self
     }
 
     /// Bytes of all constants.

@@ -76,6 +76,18 @@ pub fn import(file: &[u8], given: &Given<'_>) -> Result<Graph, PlanError> {
     import_model(&Model::read(file)?, given)
 }
 
+/// Imports a model of whose bytes the caller can let go: `copied` is called with those of each weight once they are no
+/// longer needed. Who maps the file can so give back its pages while the weights are read.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_released(file: &[u8], given: &Given<'_>, copied: &dyn Fn(&[u8])) -> Result<Graph, PlanError> {
+    let model = Model::read(file)?;
+    let mut importer = Importer { copied, ..Importer::new(&model, given) };
+    importer.main(&model.graph, given)?;
+    Ok(importer.builder.finish())
+}
+
 /// Imports a model that was read before.
 ///
 /// # Errors
@@ -106,6 +118,8 @@ impl From<ValueId> for Binding {
 /// The state of an import.
 pub(crate) struct Importer<'a, 'm> {
     model: &'m Model<'a>,
+    /// Told about bytes of the file that are not needed again.
+    copied: &'m dyn Fn(&[u8]),
     builder: Builder,
     /// What names stand for, by graph, the innermost last.
     scopes: Vec<BTreeMap<&'a str, Binding>>,
@@ -122,6 +136,7 @@ impl<'a, 'm> Importer<'a, 'm> {
     fn new(model: &'m Model<'a>, given: &Given<'_>) -> Self {
         Self {
             model,
+            copied: &|_| {},
             builder: Builder::new(),
             scopes: vec![BTreeMap::new()],
             versions: vec![model.operator_sets.clone()],
@@ -188,6 +203,7 @@ impl<'a, 'm> Importer<'a, 'm> {
     fn weights(&mut self, graph: &read::Graph<'a>) -> Result<(), PlanError> {
         for weight in &graph.weights {
             let array = array(weight)?;
+            weight.raw_bytes().into_iter().for_each(self.copied);
             self.count_repeated(&array)?;
             let id = self.builder.constant(weight.name(), array)?;
             self.scope().insert(weight.name(), id.into());

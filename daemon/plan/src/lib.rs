@@ -18,8 +18,8 @@ pub mod shape;
 pub use self::{
     array::{Array, Data, Element, Fact},
     error::PlanError,
-    fuse::{Integers, Numerics, fuse, fuse_with},
+    fuse::{Integers, Numerics, fuse, fuse_owned, fuse_with},
     graph::{Builder, Graph, Node, Value, ValueId},
-    import::{Given, ImportLimits, import, import_model, tensor_array},
+    import::{Given, ImportLimits, import, import_model, import_released, tensor_array},
     op::{Inputs, Op},
 };

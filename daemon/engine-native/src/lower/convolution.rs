@@ -1,7 +1,7 @@
 //! Convolutions and pooling.
 
 use agentd_plan::{
-    Node, Numerics,
+    Array, Node, Numerics,
     op::{Conv, Pool, Unary, Window, pool::PoolKind},
 };
 
@@ -59,7 +59,7 @@ impl Lowering<'_> {
 
     pub(super) fn convolution(&mut self, conv: &Conv, node: &Node) -> Option<()> {
         let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
-        let weights = self.constant_of(node.inputs.get(1).copied()?)?;
+        let weights = self.array_of(node.inputs.get(1).copied()?)?;
         let bias = match node.inputs.get(2).copied().flatten() {
             Some(id) => Some(self.constant_of(Some(id))?),
             None => None,
@@ -91,13 +91,8 @@ impl Lowering<'_> {
         if self.suits_winograd(&plane, &shape, &output) {
             return self.winograd(&shape, weights, bias, (input, output, residual), ending);
         }
-        let packed = pack::pack_convolution(
-            weights,
-            (columns, channels, plane.taps.0, plane.taps.1),
-            self.kernels.lanes,
-            self.kernels,
-        );
-        let weights = Weights::Packed { start: self.constants(&packed) };
+        let start = self.packed_convolution(weights, (columns, channels, plane.taps.0 * plane.taps.1));
+        let weights = Weights::Packed { start };
         let bias = self.channel_constants(bias, columns);
         let step = dense(&plane, input, output, residual, weights, bias, ending);
         self.push_convolution(step);
@@ -132,13 +127,26 @@ impl Lowering<'_> {
         }
     }
 
+    /// Packs weights of `[columns][channels][taps]`.
+    pub(super) fn packed_convolution(
+        &mut self,
+        weights: &Array,
+        (columns, channels, taps): (usize, usize, usize),
+    ) -> usize {
+        let kernels = self.kernels;
+        let length = pack::packed_length(channels * taps, columns, kernels.lanes);
+        self.packed(weights, length, move |to, items| {
+            pack::pack_convolution(to, items, (columns, channels, taps), kernels);
+        })
+    }
+
     /// Few input channels, read from the plain form: the taps of a row are taken as channels that lie next to each other.
     #[expect(clippy::too_many_arguments, reason = "what a convolution is")]
     fn stem(
         &mut self,
         plane: &Plane,
         shape: &Shape,
-        weights: &[f32],
+        weights: &Array,
         bias: Option<&[f32]>,
         (x, residual): (agentd_plan::ValueId, Option<Map>),
         output: agentd_plan::ValueId,
@@ -159,10 +167,9 @@ impl Lowering<'_> {
             to
         };
         let inner = shape.channels * plane.taps.0 * plane.taps.1;
-        let packed = pack::pack(inner, shape.columns, self.kernels, |i, column| {
-            weights.get(column * inner + i).copied().unwrap_or_default()
-        });
-        let weights = Weights::Packed { start: self.constants(&packed) };
+        // Channel by channel, each tap after the other: as one tap of so many channels.
+        let start = self.packed_convolution(weights, (shape.columns, inner, 1));
+        let weights = Weights::Packed { start };
         let bias = self.channel_constants(bias, shape.columns);
         let output = self.new_map(output)?;
         let step = Convolve {
@@ -183,7 +190,7 @@ impl Lowering<'_> {
         &mut self,
         plane: &Plane,
         shape: &Shape,
-        weights: &[f32],
+        weights: &Array,
         bias: Option<&[f32]>,
         (input, output, residual): (Map, Map, Option<Map>),
         ending: Ending,
@@ -195,20 +202,13 @@ impl Lowering<'_> {
             let columns = (first * lanes, ((first + count) * lanes).min(shape.columns));
             let from = columns.0 / per_out * per_in / lanes * lanes;
             let to = (((columns.1 - 1) / per_out + 1) * per_in).min(shape.channels);
-            let mut dense_weights = vec![0.0; (columns.1 - columns.0) * (to - from) * taps];
-            for column in columns.0..columns.1 {
-                let base = column / per_out * per_in;
-                for channel in 0..per_in {
-                    let source = (column * per_in + channel) * taps;
-                    let place = ((column - columns.0) * (to - from) + base + channel - from) * taps;
-                    dense_weights
-                        .get_mut(place..place + taps)?
-                        .copy_from_slice(weights.get(source..source + taps)?);
-                }
-            }
-            let sizes = (columns.1 - columns.0, to - from, plane.taps.0, plane.taps.1);
-            let packed = pack::pack_convolution(&dense_weights, sizes, lanes, kernels);
-            let start = self.constants(&packed);
+            let part = GroupPart { columns, from, to, per_in, per_out, taps };
+            let (wide, inner) = (columns.1 - columns.0, (to - from) * taps);
+            let length = pack::packed_length(inner, wide, lanes);
+            let start = self.packed(weights, length, move |place, items| {
+                let dense = part.dense(items);
+                pack::pack_convolution(place, &dense, (wide, part.to - part.from, taps), kernels);
+            });
             let bias =
                 bias.map(|bias| bias.get(columns.0..columns.1)).map_or(Some(None), |part| part.map(Some))?;
             let bias = self.channel_constants(bias, columns.1 - columns.0);
@@ -234,14 +234,16 @@ impl Lowering<'_> {
     fn depthwise(
         &mut self,
         plane: &Plane,
-        weights: &[f32],
+        weights: &Array,
         bias: Option<&[f32]>,
         (input, output): (Map, Map),
         (range, function): Ending,
     ) -> Option<()> {
         let taps = plane.taps.0 * plane.taps.1;
-        let packed = pack::pack_depthwise(weights, output.channels, taps, self.kernels.lanes);
-        let weights = self.constants(&packed);
+        let lanes = self.kernels.lanes;
+        let length = output.channels.next_multiple_of(lanes) * taps;
+        let weights =
+            self.packed(weights, length, move |to, items| pack::pack_depthwise(to, items, taps, lanes));
         let bias = self.channel_constants(bias, output.channels);
         let step = Depthwise {
             input,
@@ -273,13 +275,16 @@ impl Lowering<'_> {
     fn winograd(
         &mut self,
         shape: &Shape,
-        weights: &[f32],
+        weights: &Array,
         bias: Option<&[f32]>,
         (input, output, residual): (Map, Map, Option<Map>),
         (range, function): Ending,
     ) -> Option<()> {
-        let packed = pack::pack_winograd(weights, shape.columns, shape.channels, self.kernels);
-        let weights = self.constants(&packed);
+        let (columns, channels, kernels) = (shape.columns, shape.channels, self.kernels);
+        let length = pack::winograd_length(columns, channels, kernels);
+        let weights = self.packed(weights, length, move |to, items| {
+            pack::pack_winograd(to, items, (columns, channels), kernels);
+        });
         let bias = self.channel_constants(bias, shape.columns);
         let zeros = self.channel_constants(None, shape.columns);
         let (wide, high) = (output.columns.div_ceil(4), output.rows.div_ceil(4));
@@ -339,6 +344,34 @@ impl Lowering<'_> {
         };
         self.push(Step::Pool(Box::new(step)));
         Some(())
+    }
+}
+
+/// Weights of a range of a grouped convolution's output channels, as of one over the input channels `from..to`.
+#[derive(Clone, Copy)]
+struct GroupPart {
+    columns: (usize, usize),
+    from: usize,
+    to: usize,
+    per_in: usize,
+    per_out: usize,
+    taps: usize,
+}
+
+impl GroupPart {
+    fn dense(&self, weights: &[f32]) -> Vec<f32> {
+        let Self { columns, from, to, per_in, per_out, taps } = *self;
+        let mut dense = vec![0.0; (columns.1 - columns.0) * (to - from) * taps];
+        for column in columns.0..columns.1 {
+            let base = column / per_out * per_in;
+            let length = per_in * taps;
+            let place = ((column - columns.0) * (to - from) + base - from) * taps;
+            let source = weights.get(column * length..(column + 1) * length);
+            if let (Some(place), Some(source)) = (dense.get_mut(place..place + length), source) {
+                place.copy_from_slice(source);
+            }
+        }
+        dense
     }
 }
 

@@ -101,7 +101,7 @@ impl Lowering<'_> {
         if residuals.len() > 1 {
             return None;
         }
-        let fixed = self.constant_of(Some(b)).filter(|_| b_matrices == 1);
+        let fixed = self.array_of(Some(b)).filter(|_| b_matrices == 1);
         let (rows, parts) = if fixed.is_some() && a_matrices == batch {
             (batch * m, Parts::ONE)
         } else {
@@ -127,12 +127,14 @@ impl Lowering<'_> {
             self.copy(Operand::Buffer(a_place), rows, &shape, (&[matrix, 1, m], &[matrix, inner, 1]), 1);
             a_place = rows;
         }
-        let (weights, parts) = if let Some(items) = fixed {
-            let packed = pack::pack(inner, n, self.kernels, |i, column| {
-                let place = if product.transpose_b { column * inner + i } else { i * n + column };
-                items.get(place).copied().unwrap_or_default() * product.alpha
+        let (weights, parts) = if let Some(array) = fixed {
+            let (kernels, scale, turned) = (self.kernels, product.alpha, product.transpose_b);
+            let length = pack::packed_length(inner, n, kernels.lanes);
+            let start = self.packed(array, length, move |to, items| {
+                let pack = if turned { pack::pack_columns } else { pack::pack_rows };
+                pack(to, items, (inner, n), scale, kernels);
             });
-            (Weights::Packed { start: self.constants(&packed) }, Parts { weights: 0, ..parts })
+            (Weights::Packed { start }, Parts { weights: 0, ..parts })
         } else {
             let b_place = self.plain(b);
             #[expect(clippy::float_cmp, reason = "1 is exact")]

@@ -1,7 +1,7 @@
 //! LSTM, GRU and RNN: one product for the input at all steps, then a step that walks through time.
 
 use agentd_plan::{
-    Node, ValueId,
+    Array, Node, ValueId,
     op::{
         self, Unary,
         recurrent::{Cell as Kind, Direction},
@@ -119,25 +119,37 @@ impl Layer {
         all
     }
 
-    /// Factors of the hidden state, `[direction][pass][panel][unit before][gate][lane]`.
-    fn hidden_weights(&self, weights: &[f32]) -> Vec<f32> {
-        let mut packed = Vec::with_capacity(self.columns() * self.units);
+    /// Factors of the hidden state, `[direction][pass][panel][unit before][gate][lane]`, into zeros.
+    fn hidden_weights(&self, to: &mut [f32], weights: &[f32]) {
+        let mut rest = to;
         for direction in 0..self.directions {
             for gates in passes(self.cell) {
+                let wide = gates.len() * self.lanes;
                 for first in (0..self.units).step_by(self.lanes) {
-                    for before in 0..self.units {
-                        for (gate, unit) in
-                            gates.iter().flat_map(|gate| (first..first + self.lanes).map(move |u| (*gate, u)))
-                        {
-                            let place = self.row((direction, gate, unit)) * self.units + before;
-                            let factor = if unit < self.units { weights.get(place) } else { None };
-                            packed.push(factor.copied().unwrap_or_default());
-                        }
+                    let Some((panel, after)) =
+                        std::mem::take(&mut rest).split_at_mut_checked(self.units * wide)
+                    else {
+                        return;
+                    };
+                    rest = after;
+                    let units = first..(first + self.lanes).min(self.units);
+                    let lanes = gates.iter().zip(0..).flat_map(|(gate, turn)| {
+                        let place = turn * self.lanes;
+                        units.clone().map(move |unit| (place + unit - first, *gate, unit))
+                    });
+                    for (lane, gate, unit) in lanes {
+                        let row = self.row((direction, gate, unit)) * self.units;
+                        let from = weights.get(row..row + self.units).unwrap_or_default();
+                        panel
+                            .iter_mut()
+                            .skip(lane)
+                            .step_by(wide)
+                            .zip(from)
+                            .for_each(|(place, item)| *place = *item);
                     }
                 }
             }
         }
-        packed
     }
 }
 
@@ -167,13 +179,13 @@ impl Lowering<'_> {
             Some(id) => self.constant_of(Some(id)),
             None => Some(&[][..]),
         };
-        let (w, r, bias, peepholes) =
-            (self.constant_of(id(1))?, self.constant_of(id(2))?, fixed(3)?, fixed(7)?);
+        let (w, r, bias, peepholes) = (self.array_of(id(1))?, self.array_of(id(2))?, fixed(3)?, fixed(7)?);
         let real = [id(0), id(5), id(6)].into_iter().flatten().all(|id| self.is_f32(id));
         (real && features > 0 && steps > 0 && rows > 0).then_some(())?;
         let lengths = self.lengths(id(4), steps)?;
         let gates = self.input_product(&sizes, x, w, bias)?;
-        let weights = self.constants(&sizes.hidden_weights(r));
+        let length = sizes.columns() * sizes.units;
+        let weights = self.packed(r, length, move |to, items| sizes.hidden_weights(to, items));
         let peepholes = (!peepholes.is_empty()).then(|| {
             let place =
                 |direction: usize, list: usize, unit: usize| (direction * 3 + list) * layer.hidden + unit;
@@ -238,15 +250,19 @@ impl Lowering<'_> {
         &mut self,
         sizes: &Layer,
         x: ValueId,
-        w: &[f32],
+        w: &Array,
         bias: &[f32],
     ) -> Option<crate::step::At> {
         let (tokens, columns) = (sizes.steps.checked_mul(sizes.rows)?, sizes.columns());
-        let packed = pack::pack(sizes.features, columns, self.kernels, |feature, column| {
-            let place = sizes.column(column).map(|place| sizes.row(place) * sizes.features + feature);
-            place.and_then(|place| w.get(place)).copied().unwrap_or_default()
+        let (kernels, sizes) = (self.kernels, *sizes);
+        let length = pack::packed_length(sizes.features, columns, kernels.lanes);
+        let start = self.packed(w, length, move |to, items| {
+            pack::pack(to, (sizes.features, columns), kernels, |feature, column| {
+                let place = sizes.column(column).map(|place| sizes.row(place) * sizes.features + feature);
+                place.and_then(|place| items.get(place)).copied().unwrap_or_default()
+            });
         });
-        let weights = Weights::Packed { start: self.constants(&packed) };
+        let weights = Weights::Packed { start };
         let bias = self.constants(&sizes.bias(bias));
         let gates = self.buffer(tokens.checked_mul(columns)?);
         let product = Product {

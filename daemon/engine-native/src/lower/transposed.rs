@@ -1,7 +1,7 @@
 //! Transposed convolutions: for each place of an output pixel within a stride, a convolution by the taps that reach it.
 
 use agentd_plan::{
-    Graph, Node,
+    Array, Graph, Node,
     op::{ConvTranspose, Window},
 };
 
@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     kernel::activation::Function,
-    pack,
     step::{Halo, Map, Step, Weights},
 };
 
@@ -209,11 +208,12 @@ impl Lowering<'_> {
         let weights = all.weights_of(rows, columns)?;
         let ending = (all.range, None);
         if shape.groups > 1 {
+            let weights = Array::list(weights);
             return self.grouped(&window, shape, &weights, all.bias, (input, view, None), ending);
         }
-        let sizes = (channels, shape.channels, window.taps.0, window.taps.1);
-        let packed = pack::pack_convolution(&weights, sizes, self.kernels.lanes, self.kernels);
-        let start = self.constants(&packed);
+        let weights = Array::list(weights);
+        let start =
+            self.packed_convolution(&weights, (channels, shape.channels, window.taps.0 * window.taps.1));
         let spread = all.bias.map(|bias| match bias {
             [one] => vec![*one; channels],
             _ => bias.to_vec(),

@@ -61,6 +61,11 @@ impl<'a> Tensor<'a> {
         &self.raw.dims
     }
 
+    /// Its elements as they lie in the file, where they lie there side by side in little-endian.
+    pub fn raw_bytes(&self) -> Option<&'a [u8]> {
+        self.raw.raw_bytes()
+    }
+
     /// Its elements, row-major; as many as its dimensions say.
     ///
     /// # Errors

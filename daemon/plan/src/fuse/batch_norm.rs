@@ -126,24 +126,12 @@ fn by_channel(array: &Array, rank: usize, channels: usize) -> Option<Vec<f64>> {
 fn fold(edit: &mut Edit, at: usize, user: usize, line: &Line) -> Result<bool, PlanError> {
     let (Some(node), Some(next)) = (edit.node(at).cloned(), edit.node(user)) else { return Ok(false) };
     let to = next.output();
-    let (Some(w), Some(weights)) = (node.input(1), node.input(1).and_then(|w| edit.constant(w))) else {
-        return Ok(false);
-    };
+    let Some(w) = node.input(1) else { return Ok(false) };
     let Some(fact) = edit.fact(w).cloned() else { return Ok(false) };
-    let mut items = weights.reals()?;
-    // Convolution: [M, C / g, ..]. Transposed: [C, M / g, ..], group by group.
-    let taps: usize = fact.shape.iter().skip(2).product();
-    let per_group = fact.shape.get(1).copied().unwrap_or(1);
-    let rows = fact.shape.first().copied().unwrap_or(1);
-    for (index, item) in items.iter_mut().enumerate() {
-        let (row, column) = (index / taps / per_group, index / taps % per_group);
-        let channel = match &node.op {
-            Op::ConvTranspose(conv) => row / (rows / conv.groups).max(1) * per_group + column,
-            _ => row,
-        };
-        *item *= line.factors.get(channel).copied().unwrap_or(1.0);
-    }
-    if items.iter().any(|item| !item.is_finite()) {
+    let rows = Rows::of(&node.op, &fact.shape);
+    let scaled =
+        edit.constant(w).map(|weights| rows.scaled_are_finite(weights, &line.factors)).transpose()?;
+    if scaled != Some(true) {
         return Ok(false);
     }
     let bias = match node.input(2).and_then(|bias| edit.constant(bias)) {
@@ -152,8 +140,74 @@ fn fold(edit: &mut Edit, at: usize, user: usize, line: &Line) -> Result<bool, Pl
     };
     let bias = bias.iter().zip(line.factors.iter().zip(&line.offsets)).map(|(b, (f, o))| b * f + o).collect();
     let bias = edit.add(Array::from_reals(fact.datatype, [line.factors.len()], bias)?);
-    let weights = edit.add(Array::from_reals(fact.datatype, fact.shape, items)?);
+    let Some(weights) = edit.take(w, at) else { return Ok(false) };
+    let weights = edit.add(rows.scale(weights, &line.factors)?);
     edit.replace(at, node.op.clone(), vec![node.input(0), Some(weights), Some(bias)]);
     edit.redefine(at, to);
     Ok(true)
+}
+
+/// Runs of weights that belong to the same output channel.
+struct Rows {
+    /// Weights in a run.
+    length: usize,
+    /// Runs that follow each other before the channels begin anew, and how many times they do so before the next group.
+    channels: usize,
+    turns: usize,
+}
+
+impl Rows {
+    /// A convolution's weights are `[M, C / g, ..]`, a transposed one's `[C, M / g, ..]`, group by group.
+    fn of(op: &Op, shape: &[usize]) -> Self {
+        let taps: usize = shape.iter().skip(2).product();
+        let (rows, per_group) = (shape.first().copied().unwrap_or(1), shape.get(1).copied().unwrap_or(1));
+        match op {
+            Op::ConvTranspose(conv) => {
+                Self { length: taps, channels: per_group, turns: (rows / conv.groups).max(1) }
+            }
+            _ => Self { length: per_group * taps, channels: 1, turns: 1 },
+        }
+    }
+
+    /// The output channel of a run.
+    const fn channel(&self, run: usize) -> usize {
+        run / self.channels / self.turns * self.channels + run % self.channels
+    }
+
+    fn factor(&self, run: usize, factors: &[f64]) -> f64 {
+        factors.get(self.channel(run)).copied().unwrap_or(1.0)
+    }
+
+    /// Whether all weights are finite once they are scaled.
+    fn scaled_are_finite(&self, weights: &Array, factors: &[f64]) -> Result<bool, PlanError> {
+        let finite = |(run, items): (usize, &[f64])| {
+            let factor = self.factor(run, factors);
+            items.iter().all(|item| (item * factor).is_finite())
+        };
+        let Some(items) = weights.items::<f32>() else {
+            return Ok(weights.reals()?.chunks(self.length.max(1)).enumerate().all(finite));
+        };
+        Ok(items.chunks(self.length.max(1)).enumerate().all(|(run, items)| {
+            let factor = self.factor(run, factors);
+            items.iter().all(|item| (f64::from(*item) * factor).is_finite())
+        }))
+    }
+
+    /// The weights times the factor of their channel, rounded once.
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to the weights' own precision")]
+    fn scale(&self, mut weights: Array, factors: &[f64]) -> Result<Array, PlanError> {
+        if let Some(items) = weights.items_mut::<f32>() {
+            for (run, items) in items.chunks_mut(self.length.max(1)).enumerate() {
+                let factor = self.factor(run, factors);
+                items.iter_mut().for_each(|item| *item = (f64::from(*item) * factor) as f32);
+            }
+            return Ok(weights);
+        }
+        let mut items = weights.reals()?;
+        for (run, items) in items.chunks_mut(self.length.max(1)).enumerate() {
+            let factor = self.factor(run, factors);
+            items.iter_mut().for_each(|item| *item *= factor);
+        }
+        Array::from_reals(weights.datatype(), weights.shape(), items)
+    }
 }

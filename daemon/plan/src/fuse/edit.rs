@@ -6,7 +6,7 @@
 use crate::{
     array::{Array, Fact},
     error::PlanError,
-    graph::{Builder, Graph, Node, ValueId},
+    graph::{Builder, Graph, Node, Parts, Value, ValueId},
     op::{Inputs, Op, Unary},
 };
 
@@ -56,20 +56,18 @@ impl Work {
 }
 
 impl Edit {
-    pub(super) fn new(graph: &Graph) -> Self {
-        let mut slots: Vec<Slot> = graph
-            .values()
-            .iter()
-            .map(|value| Slot {
-                name: value.name.clone(),
-                fact: value.fact.clone(),
-                constant: value.constant.clone(),
-                maker: None,
-                users: Vec::new(),
-            })
-            .collect();
-        let mut nodes = Vec::with_capacity(graph.nodes().len());
-        for (at, node) in graph.nodes().iter().enumerate() {
+    pub(super) fn new(graph: Graph) -> Self {
+        let Parts { values, nodes: given, inputs, outputs } = graph.into_parts();
+        let slot = |value: Value| Slot {
+            name: value.name,
+            fact: value.fact,
+            constant: value.constant,
+            maker: None,
+            users: Vec::new(),
+        };
+        let mut slots: Vec<Slot> = values.into_iter().map(slot).collect();
+        let mut nodes = Vec::with_capacity(given.len());
+        for (at, node) in given.into_iter().enumerate() {
             for id in &node.outputs {
                 if let Some(slot) = slots.get_mut(id.index()) {
                     slot.maker = Some(at);
@@ -85,8 +83,8 @@ impl Edit {
         Self {
             slots,
             nodes,
-            inputs: graph.inputs().iter().map(|id| id.index()).collect(),
-            outputs: graph.outputs().iter().map(|(name, id)| (name.clone(), id.index())).collect(),
+            inputs: inputs.into_iter().map(ValueId::index).collect(),
+            outputs: outputs.into_iter().map(|(name, id)| (name, id.index())).collect(),
         }
     }
 
@@ -177,6 +175,15 @@ impl Edit {
             users: Vec::new(),
         });
         self.slots.len() - 1
+    }
+
+    /// A constant, taken out of the graph when nobody but `user` needs it, so that it can be changed without a copy.
+    pub(super) fn take(&mut self, value: usize, user: usize) -> Option<Array> {
+        if self.is_only_for(value, user) {
+            self.slots.get_mut(value)?.constant.take()
+        } else {
+            self.constant(value).cloned()
+        }
     }
 
     /// Takes a node out, and those before it that nobody needs any more.
@@ -320,7 +327,7 @@ impl Edit {
     }
 
     /// The rewritten graph.
-    pub(super) fn finish(self) -> Result<Graph, PlanError> {
+    pub(super) fn finish(mut self) -> Result<Graph, PlanError> {
         let mut builder = Builder::new();
         let mut ids: Vec<Option<ValueId>> = vec![None; self.slots.len()];
         for input in &self.inputs {
@@ -328,9 +335,9 @@ impl Edit {
                 set(&mut ids, *input, builder.input(slot.name.clone(), slot.fact.clone())?);
             }
         }
-        for (at, slot) in self.slots.iter().enumerate() {
-            if let Some(array) = &slot.constant {
-                set(&mut ids, at, builder.constant(slot.name.clone(), array.clone())?);
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(array) = slot.constant.take() {
+                set(&mut ids, at, builder.constant(std::mem::take(&mut slot.name), array)?);
             }
         }
         // Depth first, without recursion, from each node to what it takes.
@@ -409,11 +416,11 @@ fn set(ids: &mut [Option<ValueId>], at: usize, id: ValueId) {
     }
 }
 
-fn work(node: &Node) -> Work {
+fn work(node: Node) -> Work {
     Work {
-        op: node.op.clone(),
-        inputs: node.inputs.iter().map(|id| id.map(ValueId::index)).collect(),
-        outputs: node.outputs.iter().map(|id| id.index()).collect(),
-        origin: node.origin.clone(),
+        op: node.op,
+        inputs: node.inputs.into_iter().map(|id| id.map(ValueId::index)).collect(),
+        outputs: node.outputs.into_iter().map(ValueId::index).collect(),
+        origin: node.origin,
     }
 }

@@ -178,7 +178,7 @@ impl Lowering<'_> {
                 pack::Products { offsets: &offsets, columns, lanes, interleaved: true, factor }.halves(),
             );
         }
-        let groups = self.packed(groups);
+        let groups = self.packed_words(groups);
         let bias = self.bias_words(&bias, true);
         let back = plane.padding.0 * map.row + plane.padding.1 * map.pixel;
         Some(Integer::Product(Box::new(Product {

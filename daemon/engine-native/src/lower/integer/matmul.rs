@@ -33,7 +33,7 @@ impl Lowering<'_> {
             factor: |i: usize, part: usize, column: usize| weights.get(column, parts * i + part),
         };
         let groups = if bytes { products.bytes() } else { products.halves() };
-        let groups = self.packed(groups);
+        let groups = self.packed_words(groups);
         Some(Integer::Product(Box::new(Product {
             input: input.at,
             in_image: 0,

@@ -95,7 +95,7 @@ impl Lowering<'_> {
     }
 
     /// Packed products among the constants; groups that read the same words share the list of them.
-    pub(in crate::lower::integer) fn packed(&mut self, groups: Vec<pack::Group>) -> Vec<Factors> {
+    pub(in crate::lower::integer) fn packed_words(&mut self, groups: Vec<pack::Group>) -> Vec<Factors> {
         let mut last: Option<(Vec<f32>, usize)> = None;
         let mut placed = Vec::with_capacity(groups.len());
         for group in groups {
