@@ -5,6 +5,7 @@
 //! kernels, so `Shape`, `If` with a known condition, loops and sequences dissolve. Work, bytes and nodes are bounded, and
 //! what the file claims about shapes between inputs and outputs is not believed but not needed either.
 
+mod attention;
 mod constant;
 mod control;
 mod elementwise;
@@ -20,6 +21,7 @@ mod sequence;
 mod signal;
 mod site;
 mod tensor;
+mod text;
 mod vision;
 
 use std::collections::BTreeMap;
@@ -278,12 +280,15 @@ impl<'a, 'm> Importer<'a, 'm> {
 
     /// Counts a constant of an inner graph: a loop writes it down once a round.
     fn count_repeated(&mut self, array: &Array) -> Result<(), PlanError> {
-        if self.depth > 0 {
-            self.folded_bytes = self.folded_bytes.saturating_add(array.fact().bytes());
-            if self.folded_bytes > self.limits.folded_bytes {
-                let limit = self.limits.folded_bytes as u64;
-                return Err(PlanError::TooLarge { what: "constants of inner graphs".to_owned(), limit });
-            }
+        if self.depth > 0 { self.count_folded(array.fact().bytes()) } else { Ok(()) }
+    }
+
+    /// Counts a constant that is computed or written down anew.
+    fn count_folded(&mut self, bytes: usize) -> Result<(), PlanError> {
+        self.folded_bytes = self.folded_bytes.saturating_add(bytes);
+        if self.folded_bytes > self.limits.folded_bytes {
+            let limit = self.limits.folded_bytes as u64;
+            return Err(PlanError::TooLarge { what: "the constants computed at import".to_owned(), limit });
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub mod integer;
 pub mod matmul;
 pub mod ml;
 pub mod movement;
+pub mod ngram;
 pub mod norm;
 pub mod pool;
 pub mod quantize;
@@ -38,6 +39,7 @@ pub use self::{
     matmul::MatMul,
     ml::{LabelEncode, PairCoupling, SupportVectors, TreeEnsemble},
     movement::{Col2Im, Concat, Expand, Pad, Reshape, ReverseSequence, Slice, Tile, Transpose, Trilu},
+    ngram::NgramCount,
     norm::{BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm},
     pool::{MaxUnpool, Pool},
     quantize::{
@@ -285,6 +287,8 @@ operators! {
     LabelEncode(LabelEncode),
     /// Functions of texts.
     Text(TextOp),
+    /// Counts of n-grams.
+    NgramCount(NgramCount),
 }
 
 impl Op {

@@ -8,7 +8,7 @@ use super::{
     site::{Found, Site, all, found},
 };
 use crate::{
-    array::{Array, is_int},
+    array::{Array, Fact, is_int},
     error::PlanError,
     op::{Expand, Gather},
     shape,
@@ -92,6 +92,7 @@ fn range(site: &mut Site<'_, '_, '_>) -> Found {
             (span - 1) / by.abs() + 1
         };
         let count = usize::try_from(count).ok().filter(|count| *count <= 1 << 28).ok_or_else(too_many)?;
+        site.reserve(&Fact::new(start.datatype(), [count]))?;
         Array::from_wholes(
             start.datatype(),
             [count],
@@ -105,6 +106,7 @@ fn range(site: &mut Site<'_, '_, '_>) -> Found {
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
         let count = count as usize;
+        site.reserve(&Fact::new(start.datatype(), [count]))?;
         Array::from_reals(
             start.datatype(),
             [count],
@@ -120,6 +122,7 @@ fn eye(site: &mut Site<'_, '_, '_>) -> Found {
     let [rows, columns] = fact.shape[..] else {
         return Err(PlanError::shape("a unit matrix of other than two axes"));
     };
+    site.reserve(&fact.with(to))?;
     let ahead = site.int("k", 0)?;
     let items = (0..rows * columns).map(|at| {
         let (row, column) = (at / columns, at % columns);
@@ -136,6 +139,7 @@ fn non_zero(site: &mut Site<'_, '_, '_>) -> Found {
     let strides = shape::strides(x.shape());
     let places: Vec<usize> =
         x.reals()?.iter().enumerate().filter(|(_, item)| **item != 0.0).map(|(at, _)| at).collect();
+    site.reserve(&Fact::new(Datatype::Int64, [x.shape().len(), places.len()]))?;
     let rows = strides.iter().zip(x.shape()).flat_map(|(stride, dim)| {
         places.iter().map(move |place| i64::try_from(place / stride % dim).unwrap_or(0))
     });

@@ -7,7 +7,7 @@ use crate::{
     array::{Array, is_float},
     error::PlanError,
     graph::ValueId,
-    op::{Binary, Cast, Compare, Logic, TextOp, Unary, Where},
+    op::{Binary, Cast, Compare, Logic, Unary, Where},
 };
 
 pub(crate) fn import(site: &mut Site<'_, '_, '_>) -> Found {
@@ -34,10 +34,6 @@ pub(crate) fn import(site: &mut Site<'_, '_, '_>) -> Found {
         "Where" => {
             let ids = site.ids()?;
             found(site.one(Where, &ids)?)
-        }
-        "StringConcat" => {
-            let ids = site.ids()?;
-            found(site.one(TextOp::Join, &ids)?)
         }
         "Clip" => clip(site),
         "Cast" | "CastLike" => cast(site),

@@ -52,6 +52,15 @@ pub(crate) fn sizes(site: &Site<'_, '_, '_>, name: &str) -> Result<Option<Vec<us
         .transpose()
 }
 
+/// How padding is found: `NOTSET`, `VALID`, `SAME_UPPER` or `SAME_LOWER`.
+fn auto_pad(site: &Site<'_, '_, '_>) -> Result<String, PlanError> {
+    let auto = site.text("auto_pad", "NOTSET")?;
+    if matches!(auto.as_str(), "NOTSET" | "" | "VALID" | "SAME_UPPER" | "SAME_LOWER") {
+        return Ok(auto);
+    }
+    Err(PlanError::attribute(format!("padding by `{auto}`")))
+}
+
 /// The window of a convolution or pool over `input`, its padding resolved.
 pub(crate) fn window(
     site: &Site<'_, '_, '_>,
@@ -75,7 +84,7 @@ pub(crate) fn window(
         pads_end: end.to_vec(),
     };
     window.check()?;
-    let auto = site.text("auto_pad", "NOTSET")?;
+    let auto = auto_pad(site)?;
     if let "SAME_UPPER" | "SAME_LOWER" = auto.as_str() {
         let span = window.span();
         for (axis, size) in input.iter().enumerate().take(rank) {
@@ -116,7 +125,7 @@ fn conv_transpose(site: &mut Site<'_, '_, '_>) -> Found {
     let rank = window.rank();
     let extra = sizes(site, "output_padding")?.unwrap_or_else(|| vec![0; rank]);
     let wanted = sizes(site, "output_shape")?;
-    let auto = site.text("auto_pad", "NOTSET")?;
+    let auto = auto_pad(site)?;
     let span = window.span();
     let mut output = Vec::with_capacity(rank);
     for (axis, size) in input.iter().enumerate() {
@@ -131,7 +140,7 @@ fn conv_transpose(site: &mut Site<'_, '_, '_>) -> Found {
         let full = full.ok_or_else(|| PlanError::shape("a transposed convolution of nothing"))?;
         let wanted = match &wanted {
             Some(list) => list.get(list.len().saturating_sub(rank) + axis).copied(),
-            None if auto.starts_with("SAME") => Some(size * stride),
+            None if auto.starts_with("SAME") => Some(size.saturating_mul(*stride)),
             None => None,
         };
         let (Some(begin), Some(end)) = (window.pads_begin.get_mut(axis), window.pads_end.get_mut(axis))
@@ -273,7 +282,7 @@ fn einsum(site: &mut Site<'_, '_, '_>) -> Found {
 /// The spatial size of a pool's output; rounding up leaves out windows that start in the end padding.
 fn pooled(site: &Site<'_, '_, '_>, window: &Window, input: &[usize]) -> Result<Vec<usize>, PlanError> {
     let floor = window.output(input)?;
-    let auto = site.text("auto_pad", "NOTSET")?;
+    let auto = auto_pad(site)?;
     if !site.flag("ceil_mode", false)? || auto != "NOTSET" {
         return Ok(floor);
     }

@@ -1,4 +1,4 @@
-//! Windows and Fourier transforms.
+//! Windows, Fourier transforms and the mel scale.
 
 use super::{
     elementwise::datatype,
@@ -6,7 +6,7 @@ use super::{
     site::{Found, Site, found},
 };
 use crate::{
-    array::Array,
+    array::{Array, Fact},
     error::PlanError,
     op::{Binary, Concat, Fourier},
     shape,
@@ -19,6 +19,7 @@ pub(crate) fn import(site: &mut Site<'_, '_, '_>) -> Found {
         "BlackmanWindow" => window(site, &[0.42, 0.5, 0.08]),
         "DFT" => transform(site),
         "STFT" => short_time(site),
+        "MelWeightMatrix" => mel_weights(site),
         _ => Ok(None),
     }
 }
@@ -29,6 +30,7 @@ fn window(site: &mut Site<'_, '_, '_>, terms: &[f64]) -> Found {
     let size = usize::try_from(site.constant(0)?.int()?).ok().filter(|size| *size <= 1 << 28);
     let size = size.ok_or_else(|| PlanError::value("the length of a window"))?;
     let to = datatype(site.int("output_datatype", 1)?)?;
+    site.reserve(&Fact::new(to, [size]))?;
     let period = if site.flag("periodic", true)? { size as f64 } else { size as f64 - 1.0 };
     let value = |at: usize| {
         let turn = 2.0 * std::f64::consts::PI * at as f64 / period;
@@ -92,4 +94,52 @@ fn short_time(site: &mut Site<'_, '_, '_>) -> Found {
     }
     let one_sided = site.flag("onesided", true)?;
     found(site.one(Fourier { axis: 2, length, inverse: false, one_sided }, &[all])?)
+}
+
+/// Triangles over the bins of a spectrum, one for each band of the mel scale.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bins are few, and the bounds are checked"
+)]
+fn mel_weights(site: &mut Site<'_, '_, '_>) -> Found {
+    let size = |site: &Site<'_, '_, '_>, index: usize| {
+        let size = usize::try_from(site.constant(index)?.int()?).ok().filter(|size| *size <= 1 << 28);
+        size.ok_or_else(|| PlanError::value("a number of bins or samples"))
+    };
+    let (bands, length, rate) = (size(site, 0)?, size(site, 1)?, size(site, 2)?);
+    let (low, high) = (site.constant(3)?.real()?, site.constant(4)?.real()?);
+    let to = datatype(site.int("output_datatype", 1)?)?;
+    let rows = length / 2 + 1;
+    site.reserve(&Fact::new(to, [rows, bands]))?;
+    let mel = |hertz: f64| 2595.0 * (1.0 + hertz / 700.0).log10();
+    let step = (mel(high) - mel(low)) / (bands + 2) as f64;
+    let bin = |band: usize| {
+        let hertz = 700.0 * (10_f64.powf((band as f64 * step + mel(low)) / 2595.0) - 1.0);
+        let bin = ((length + 1) as f64 * hertz / rate as f64).floor();
+        let inside = (0.0..rows as f64).contains(&bin);
+        if inside { Ok(bin as usize) } else { Err(PlanError::value("a band outside the spectrum")) }
+    };
+    let mut items = vec![0.0; rows * bands];
+    let mut put = |row: usize, band: usize, item: f64| {
+        if let Some(slot) = items.get_mut(row * bands + band) {
+            *slot = item;
+        }
+    };
+    for band in 0..bands {
+        let (left, centre, right) = (bin(band)?, bin(band + 1)?, bin(band + 2)?);
+        if left == centre {
+            put(centre, band, 1.0);
+        }
+        for row in left..=centre {
+            if left < centre {
+                put(row, band, (row - left) as f64 / (centre - left) as f64);
+            }
+        }
+        for row in centre..right {
+            put(row, band, (right - row) as f64 / (right - centre) as f64);
+        }
+    }
+    found(site.add(Array::from_reals(to, [rows, bands], items)?)?)
 }

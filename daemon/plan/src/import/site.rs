@@ -45,11 +45,16 @@ impl<'a> Site<'_, 'a, '_> {
                 super::sequence::import,
                 super::vision::import,
                 super::signal::import,
+                super::text::import,
+                super::attention::import,
             ],
             "ai.onnx.ml" => &[super::ml::import],
-            "com.microsoft" => {
-                &[super::microsoft::import, super::quantize::import, super::elementwise::import]
-            }
+            "com.microsoft" => &[
+                super::microsoft::import,
+                super::quantize::import,
+                super::elementwise::import,
+                super::attention::import,
+            ],
             _ => &[],
         };
         for family in families {
@@ -256,6 +261,12 @@ impl<'a> Site<'_, 'a, '_> {
     pub(crate) fn add(&mut self, array: Array) -> Result<ValueId, PlanError> {
         self.importer.count_repeated(&array)?;
         self.importer.builder.constant("", array)
+    }
+
+    /// Counts a constant that is about to be computed here; refuses it when it would be too large.
+    pub(crate) fn reserve(&mut self, fact: &Fact) -> Result<(), PlanError> {
+        let _count = shape::count(&fact.shape)?;
+        self.importer.count_folded(fact.bytes())
     }
 
     /// Adds one number of a datatype.

@@ -375,6 +375,12 @@ impl Rule for ReverseSequence {
 
     fn run(&self, inputs: &Inputs<'_, Array>, _: &[Fact]) -> Result<Vec<Array>, PlanError> {
         let (x, lengths) = (inputs.need(0)?, inputs.need(1)?.ints()?);
+        let time = x.shape().get(self.time_axis).copied().unwrap_or(0);
+        if let Some(length) =
+            lengths.iter().find(|length| !usize::try_from(**length).is_ok_and(|length| length <= time))
+        {
+            return Err(PlanError::value(format!("a sequence of length {length} in {time}")));
+        }
         let strides = shape::strides(x.shape());
         let along = |at: usize, axis: usize| {
             let (stride, dim) =
@@ -405,7 +411,8 @@ impl Rule for Col2Im {
         inputs.arity(1..=1)?;
         let x = inputs.need(0)?;
         super::need_float(x)?;
-        let blocks: usize = self.window.output(&self.image)?.iter().product();
+        let _count = shape::count(&self.image)?;
+        let blocks = shape::count(&self.window.output(&self.image)?)?;
         let ([n, rows, columns], taps) = (x.shape.as_slice(), self.window.taps()) else {
             return Err(PlanError::shape("blocks of other than three axes"));
         };

@@ -15,10 +15,19 @@ use crate::{
 pub enum TextOp {
     /// Inputs a and b, `BYTES`, which broadcast; output each a with its b behind it.
     Join,
+    /// Input x, `BYTES` in UTF-8; output each with its letters small.
+    Lower,
+    /// Input x, `BYTES` in UTF-8; output each with its letters capital.
+    Upper,
 }
 
 impl Rule for TextOp {
     fn outputs(&self, inputs: &Inputs<'_, Fact>) -> Result<Vec<Fact>, PlanError> {
+        if *self != Self::Join {
+            inputs.arity(1..=1)?;
+            need_type(inputs.need(0)?, Datatype::Bytes)?;
+            return Ok(vec![inputs.need(0)?.clone()]);
+        }
         inputs.arity(2..=2)?;
         let (a, b) = (inputs.need(0)?, inputs.need(1)?);
         need_type(a, Datatype::Bytes)?;
@@ -27,13 +36,34 @@ impl Rule for TextOp {
     }
 
     fn run(&self, inputs: &Inputs<'_, Array>, outputs: &[Fact]) -> Result<Vec<Array>, PlanError> {
-        let (a, b, output) = (inputs.need(0)?, inputs.need(1)?, one(outputs)?);
+        let output = one(outputs)?;
+        if *self != Self::Join {
+            let texts = inputs.need(0)?.view::<Vec<u8>>()?.iter();
+            let texts = texts.map(|text| with_case(text, *self == Self::Upper)).collect::<Result<_, _>>()?;
+            return Ok(vec![Array::new::<Vec<u8>>(output.shape.clone(), texts)?]);
+        }
+        let (a, b) = (inputs.need(0)?, inputs.need(1)?);
         let steps = |array: &Array| shape::broadcast_strides(array.shape(), &output.shape);
         let walk = |array: &Array| steps(array).map(|steps| Walk::forward(&output.shape, &steps));
         let (texts_a, texts_b) = (a.view::<Vec<u8>>()?, b.view::<Vec<u8>>()?);
         let pairs = walk(a)?.zip(walk(b)?).filter_map(|(x, y)| Some((texts_a.get(x)?, texts_b.get(y)?)));
         Ok(vec![Array::new(output.shape.clone(), pairs.map(|(a, b)| [a.as_slice(), b].concat()).collect())?])
     }
+}
+
+/// A text with all letters capital or small, but for letters of which that would make several.
+pub(crate) fn with_case(text: &[u8], upper: bool) -> Result<Vec<u8>, PlanError> {
+    fn single(letter: char, mut turned: impl Iterator<Item = char>) -> char {
+        match (turned.next(), turned.next()) {
+            (Some(turned), None) => turned,
+            _ => letter,
+        }
+    }
+    let text = str::from_utf8(text).map_err(|_| PlanError::value("a text that is not in UTF-8"))?;
+    let turned = text.chars().map(|letter| {
+        if upper { single(letter, letter.to_uppercase()) } else { single(letter, letter.to_lowercase()) }
+    });
+    Ok(turned.collect::<String>().into_bytes())
 }
 
 /// A text as a number.

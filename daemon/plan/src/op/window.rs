@@ -67,7 +67,9 @@ impl Window {
 
     /// Elements that the taps span along each axis: `(kernel - 1) * dilation + 1`.
     pub fn span(&self) -> Vec<usize> {
-        self.kernel.iter().zip(&self.dilations).map(|(taps, step)| (taps - 1) * step + 1).collect()
+        let span =
+            |(taps, step): (&usize, &usize)| taps.saturating_sub(1).saturating_mul(*step).saturating_add(1);
+        self.kernel.iter().zip(&self.dilations).map(span).collect()
     }
 
     /// The size of the output over an input of spatial size `input`, rounded down.
@@ -78,6 +80,9 @@ impl Window {
         self.check()?;
         if input.len() != self.rank() {
             return Err(PlanError::shape(format!("a window over {} axes on {}", self.rank(), input.len())));
+        }
+        if input.iter().any(|size| *size > crate::shape::MAX_ELEMENTS) {
+            return Err(PlanError::shape("a window over a size out of bounds"));
         }
         let padded =
             input.iter().zip(self.pads_begin.iter().zip(&self.pads_end)).map(|(size, (a, b))| size + a + b);
