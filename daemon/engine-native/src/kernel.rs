@@ -15,6 +15,7 @@ pub(crate) mod along;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod isa;
+pub(crate) mod peak;
 pub(crate) mod pool;
 pub(crate) mod recurrent;
 pub(crate) mod rows;

@@ -3,6 +3,8 @@
 //! Every distance and extent is a number of `f32`s written out in the step, so that what a step touches can be
 //! computed from the step alone: [`crate::verify`] does, before a step may run.
 
+mod work;
+
 use crate::kernel::{
     activation::{Function, Pairwise},
     along,

@@ -8,6 +8,7 @@ use super::{
     along::{self, Along},
     conv::{self, Tiles},
     depthwise::{self, Depthwise},
+    peak::{self, Fused, Read},
     pool::{self, Pool, Whole},
     recurrent::{self, Moment},
     rows::{self, Normalise, Softmax},
@@ -45,6 +46,8 @@ pub(crate) struct Kernels {
     pub(crate) lstm: Kernel<Moment>,
     pub(crate) gru: Kernel<Moment>,
     pub(crate) rnn: Kernel<Moment>,
+    pub(crate) fused: Kernel<Fused>,
+    pub(crate) read: Kernel<Read>,
 }
 
 /// Columns that the depthwise kernels compute at once, at most.
@@ -156,6 +159,8 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] lstm(Moment) = recurrent::lstm);
             instance!(@entry [$($feature)?] gru(Moment) = recurrent::gru);
             instance!(@entry [$($feature)?] rnn(Moment) = recurrent::rnn);
+            instance!(@entry [$($feature)?] fused(Fused) = peak::fused);
+            instance!(@entry [$($feature)?] read(Read) = peak::read);
 
             fn choose_tiles(pixels: usize, blocks: usize) -> Option<Kernel<Tiles>> {
                 match (pixels, blocks) {
@@ -174,7 +179,7 @@ macro_rules! instance {
                 tiles: choose_tiles,
                 depthwise: choose_depthwise,
                 maximum, average, whole, transform, restore, softmax, normalise, along, map, combine, vector,
-                interleave, separate, lstm, gru, rnn,
+                interleave, separate, lstm, gru, rnn, fused, read,
             };
         }
     };
