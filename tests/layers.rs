@@ -115,7 +115,7 @@ const SHARED: &[(&str, &[&str])] = &[
     ("hyper", &["agentd-client", "agentd-serving", "agentd-demo"]),
     ("hyper-util", &["agentd-client", "agentd-serving", "agentd-demo"]),
     ("indicatif", &["agentctl", "agentd-demo"]),
-    ("rustix", &["agentd-isolation", "agentd-store", "agentd-demo"]),
+    ("rustix", &["agentd-engine-native", "agentd-isolation", "agentd-store", "agentd-demo"]),
     ("tempfile", &["agentd-demo", "agentd-tests"]),
     ("toml", &["agentd-config", "agentd-hardware", "agentd-bundle", "agentctl"]),
 ];

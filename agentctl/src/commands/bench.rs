@@ -1,10 +1,11 @@
 //! `bench`: measures any ONNX file on this machine, with the same workers, figures and rules as placement.
 //!
-//! In: a file. Out: a table of settings. The file is scanned before a worker sees it; needs no daemon, no bundle and
+//! In: a file. Out: a table of settings, or of the steps of the native engine's plan. The file is scanned before a worker sees it; needs no daemon, no bundle and
 //! no network.
 
 mod arguments;
 mod inputs;
+mod plan;
 mod report;
 
 use std::{fs::File, io::Read as _, path::Path};
@@ -40,6 +41,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<Exit, Failure> {
     drop(bytes);
 
     let machine = machine();
+    if args.plan {
+        let memory = args.memory.unwrap_or(machine.memory);
+        return plan::run(&args, context, &summary, tensors, &model, memory);
+    }
     let report = context.block_on(measure_all(&args, context, &summary, tensors, &model, &machine))?;
     let ui = context.ui();
     if let Some((code, message)) = report.only_failure() {

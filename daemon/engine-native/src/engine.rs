@@ -1,46 +1,74 @@
 //! The engine behind the trait that all engines share, and its sessions.
 //!
 //! In: the bytes of an ONNX file, already scanned, and the specs of its inputs and outputs. Out: a session with the few
-//! plans that were used last, each for the concrete shapes of a request. Starts no thread, opens no file.
+//! plans that were used last, each for the concrete shapes of a request; all of them run on the same threads. Opens no
+//! file.
 
-use std::{sync::Arc, time::Instant};
+mod profile;
 
-use agentd_engine::{Engine, EngineError, LoadSpec, Loaded, Session, Tensor, TensorView, check_inputs};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use agentd_engine::{
+    Engine, EngineError, LoadSpec, Loaded, Profile, Session, Tensor, TensorView, check_inputs,
+};
 use agentd_plan::{Fact, Given, Numerics, Op, ValueId, fuse_owned, import};
 use agentd_types::{ByteCount, EngineKind, TensorSpec, chain};
 use rustix::process::{Resource, getrlimit};
 
-use crate::{Draft, Isa, Model, Options};
+use crate::{Draft, Isa, Model, Options, Team};
 
 /// Plans that are kept; each holds the weights in its own packing.
 const MAX_PLANS: usize = 4;
 
+/// Threads that one inference may use at most.
+const MAX_THREADS: u16 = 256;
+
 /// Our own kernels on the processor.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Native {
     /// Bytes that all plans of a session may take; `None`: what the process may.
     memory: Option<u64>,
+    /// Threads that were started ahead, and how many were asked for.
+    team: Option<(u16, Arc<Mutex<Team>>)>,
 }
 
 impl Native {
-    /// The engine.
+    /// An engine that has started no threads yet.
     pub const fn new() -> Self {
-        Self { memory: None }
+        Self { memory: None, team: None }
     }
 
     /// The engine, with sessions that take no more than so much memory for their models.
     #[must_use]
-    pub const fn with_memory(self, memory: ByteCount) -> Self {
-        Self { memory: Some(memory.0) }
+    pub fn with_memory(self, memory: ByteCount) -> Self {
+        Self { memory: Some(memory.0), ..self }
     }
 
-    /// Makes what sessions with `threads` threads need.
+    /// Starts the threads that sessions with `threads` threads use; 1 needs none. Where the system grants fewer,
+    /// sessions run on those and say so.
+    ///
+    /// [`Engine::load`] starts its own where this was not called with the same number before.
     ///
     /// # Errors
-    /// For more than one thread, which this engine does not use yet.
+    /// When there are too many.
     pub fn prepare(&mut self, threads: u16) -> Result<(), EngineError> {
-        if threads > 1 { Err(unsupported("one inference runs on one thread".to_owned())) } else { Ok(()) }
+        if threads > 1 && self.team.as_ref().is_none_or(|(held, _)| *held != threads) {
+            // The threads held so far end first, so that no more are counted than are wanted.
+            self.team = None;
+            self.team = Some((threads, team(threads)?));
+        }
+        Ok(())
     }
+}
+
+fn team(threads: u16) -> Result<Arc<Mutex<Team>>, EngineError> {
+    if threads > MAX_THREADS {
+        return Err(unsupported(format!("{threads} threads are more than {MAX_THREADS}")));
+    }
+    Ok(Arc::new(Mutex::new(Team::new(usize::from(threads)))))
 }
 
 impl Engine for Native {
@@ -53,9 +81,6 @@ impl Engine for Native {
         if setting.engine != EngineKind::Native {
             return Err(unsupported(format!("it is not the {} engine", setting.engine)));
         }
-        if setting.threads > 1 {
-            return Err(unsupported("one inference runs on one thread".to_owned()));
-        }
         let first_is_free = spec.inputs.first().is_some_and(|input| input.shape.first() == Some(&-1));
         if setting.batch > 1 && !first_is_free {
             return Err(unsupported(
@@ -63,7 +88,11 @@ impl Engine for Native {
             ));
         }
         let limit = self.memory.unwrap_or_else(process_limit);
-        Ok(Box::new(NativeSession::new(model, spec, limit)?))
+        let team = match &self.team {
+            Some((held, team)) if *held == setting.threads => Arc::clone(team),
+            _ => team(setting.threads)?,
+        };
+        Ok(Box::new(NativeSession::new(model, spec, limit, team)?))
     }
 }
 
@@ -78,6 +107,8 @@ struct NativeSession {
     plans: Vec<Ready>,
     /// Bytes that all plans may take.
     limit: u64,
+    /// What all plans run on.
+    team: Arc<Mutex<Team>>,
     loaded: Loaded,
 }
 
@@ -93,12 +124,14 @@ struct Ready {
 }
 
 impl NativeSession {
-    fn new(file: &[u8], spec: &LoadSpec, limit: u64) -> Result<Self, EngineError> {
+    fn new(file: &[u8], spec: &LoadSpec, limit: u64, team: Arc<Mutex<Team>>) -> Result<Self, EngineError> {
         let started = Instant::now();
         let LoadSpec { inputs, outputs, .. } = spec.clone();
         let is_open = inputs.iter().any(|input| input.shape.contains(&-1));
-        let mut session =
-            Self { file: Vec::new(), inputs, outputs, plans: Vec::new(), limit, loaded: Loaded::default() };
+        let threads = team.lock().unwrap_or_else(PoisonError::into_inner).count();
+        let loaded = Loaded { threads: u16::try_from(threads).unwrap_or(u16::MAX), ..Loaded::default() };
+        let plans = Vec::new();
+        let mut session = Self { file: Vec::new(), inputs, outputs, plans, limit, team, loaded };
         // Dimensions that nobody knows yet are tried as 1, so that a model which cannot be planned is refused now.
         let expected = expected_shapes(spec);
         let shapes = expected.clone().unwrap_or_else(|| smallest_shapes(spec));
@@ -109,7 +142,7 @@ impl NativeSession {
                 session.loaded.recurrent =
                     plan.model.graph().nodes().iter().any(|node| matches!(node.op, Op::Recurrent(_)));
                 if expected.is_some() {
-                    session.plans.push(plan);
+                    session.plans.push(plan.with_team(&session.team));
                 }
             }
             // The model may not like 1 where it takes other sizes.
@@ -143,7 +176,7 @@ impl NativeSession {
                     Refusal::Memory { .. } => refusal.into(),
                 },
             )?;
-        self.plans.insert(0, plan);
+        self.plans.insert(0, plan.with_team(&self.team));
         Ok(())
     }
 
@@ -166,6 +199,13 @@ impl Session for NativeSession {
         self.make_ready(inputs)?;
         let plan = self.plans.first_mut().ok_or_else(|| failed("there is no plan"))?;
         plan.run(&self.outputs, inputs)
+    }
+
+    fn profile(&mut self, inputs: &[TensorView<'_>], time: Duration) -> Result<Option<Profile>, EngineError> {
+        check_inputs(&self.inputs, inputs)?;
+        self.make_ready(inputs)?;
+        let plan = self.plans.first_mut().ok_or_else(|| failed("there is no plan"))?;
+        plan.profile(&self.outputs, inputs, time).map(Some)
     }
 }
 
@@ -203,6 +243,10 @@ impl Ready {
         admit(draft.memory().peak, room)?;
         let model = draft.build().map_err(|error| words(&error))?;
         Ok(Self { shapes, model, takes, gives })
+    }
+
+    fn with_team(self, team: &Arc<Mutex<Team>>) -> Self {
+        Self { model: self.model.with_team(Arc::clone(team)), ..self }
     }
 
     fn is_for(&self, inputs: &[TensorView<'_>]) -> bool {

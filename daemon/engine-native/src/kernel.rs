@@ -18,6 +18,7 @@ pub(crate) mod dot;
 pub(crate) mod elements;
 pub(crate) mod isa;
 pub(crate) mod norm;
+pub(crate) mod peak;
 pub(crate) mod pool;
 pub(crate) mod quantised;
 pub(crate) mod recurrent;

@@ -151,6 +151,11 @@ pub(crate) fn draft(graph: Arc<Graph>, options: Options) -> Result<Draft, LowerE
         lowering.node = index;
         lowering.lower_node(node)?;
     }
+    if let Some((name, _)) =
+        graph.outputs().iter().find(|(_, id)| graph.value(*id).fact.datatype == Datatype::Bytes)
+    {
+        return Err(LowerError::Graph(format!("output {name} is texts")));
+    }
     let outputs: Vec<Port> = graph.outputs().iter().map(|(_, id)| lowering.port(*id)).collect();
     let (buffers, constants, steps, origins) =
         (lowering.buffers, lowering.constants, lowering.steps, lowering.origins);

@@ -8,12 +8,15 @@ use std::{
 use agentd_plan::{Array, Fact, Graph};
 
 use crate::{
+    Isa,
     draft::{Draft, Memory},
     error::{LowerError, RunError},
     execute::{self, Profile},
     lower::Options,
     memory::Aligned,
+    peak::Peak,
     plan::Port,
+    step::Step,
     team::Team,
     verify::VerifiedPlan,
 };
@@ -35,10 +38,20 @@ pub struct StepTime {
     pub name: &'static str,
     /// The model's node from which it comes.
     pub origin: String,
+    /// That node's operator.
+    pub operator: &'static str,
+    /// The shape of that node's first output.
+    pub shape: Vec<usize>,
     /// Time over all runs since the profile was started.
     pub time: Duration,
     /// Multiply-adds or element visits of the whole node.
     pub work: u64,
+    /// Multiply-adds of the step's sums of products; 0 where it has none.
+    pub multiply_adds: u64,
+    /// Bytes that the step reads and writes.
+    pub touched: u64,
+    /// Whether the interpreter runs it.
+    pub is_fallback: bool,
 }
 
 impl Model {
@@ -81,8 +94,8 @@ impl Model {
     /// Operators of the nodes that the reference interpreter runs.
     pub fn fallbacks(&self) -> Vec<&str> {
         let plan = self.plan.plan();
-        let node = |step: &crate::step::Step| match step {
-            crate::step::Step::Reference { node, .. } => plan.graph.nodes().get(*node),
+        let node = |step: &Step| match step {
+            Step::Reference { node, .. } => plan.graph.nodes().get(*node),
             _ => None,
         };
         plan.steps.iter().filter_map(node).map(|node| node.op.name()).collect()
@@ -179,16 +192,47 @@ impl Model {
         self.profile = Some(vec![Duration::ZERO; self.plan.plan().steps.len()]);
     }
 
+    /// Measures no longer.
+    pub fn stop_profile(&mut self) {
+        self.profile = None;
+    }
+
+    /// Threads that work on a run.
+    pub fn threads(&self) -> usize {
+        self.team.lock().unwrap_or_else(PoisonError::into_inner).count()
+    }
+
+    /// What this machine can do at best with the plan's instruction set and the model's threads, measured now.
+    pub fn peak(&self) -> Peak {
+        let mut team = self.team.lock().unwrap_or_else(PoisonError::into_inner);
+        Peak::measure(self.plan.plan().isa, &mut team)
+    }
+
+    /// The instruction set of the plan's kernels.
+    pub fn isa(&self) -> Isa {
+        self.plan.plan().isa
+    }
+
     /// What each step took since the profile was started; empty without one.
     pub fn profile(&self) -> Vec<StepTime> {
         let plan = self.plan.plan();
         let steps = plan.steps.iter().zip(&plan.origins).zip(self.profile.iter().flatten());
-        let time = |((step, origin), time): ((&crate::step::Step, &usize), &Duration)| {
+        let time = |((step, origin), time): ((&Step, &usize), &Duration)| {
             let node = plan.graph.nodes().get(*origin)?;
             let outputs: Vec<Fact> =
                 node.outputs.iter().map(|id| plan.graph.value(*id).fact.clone()).collect();
             let work = node.op.work(&plan.graph.facts(node), &outputs);
-            Some(StepTime { name: step.name(), origin: node.origin.clone(), time: *time, work })
+            Some(StepTime {
+                name: step.name(),
+                origin: node.origin.clone(),
+                operator: node.op.name(),
+                shape: outputs.first().map(|fact| fact.shape.clone()).unwrap_or_default(),
+                time: *time,
+                work,
+                multiply_adds: step.multiply_adds(),
+                touched: self.plan.touched(step),
+                is_fallback: matches!(step, Step::Reference { .. }),
+            })
         };
         steps.filter_map(time).collect()
     }

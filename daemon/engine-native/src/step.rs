@@ -4,6 +4,7 @@
 //! computed from the step alone: [`crate::verify`] does, before a step may run.
 
 pub(crate) mod integer;
+mod work;
 
 use crate::kernel::{
     activation::{Function, Pairwise},

@@ -15,6 +15,8 @@ use std::{
 
 /// Turns of waiting before a thread sleeps: some tens of microseconds.
 const SPINS: u32 = 4_000;
+/// Stack of each thread, in bytes: kernels call little, and a worker's memory is counted.
+const STACK: usize = 512 << 10;
 
 /// Threads, the caller's included.
 #[derive(Debug)]
@@ -48,7 +50,8 @@ impl Team {
         let mut started = Vec::new();
         for index in 1..=spare {
             let (sender, receiver) = std::sync::mpsc::channel::<Arc<Shared>>();
-            let thread = thread::Builder::new().name(format!("team-{index}")).spawn(move || {
+            let builder = thread::Builder::new().name(format!("team-{index}")).stack_size(STACK);
+            let thread = builder.spawn(move || {
                 if let Ok(shared) = receiver.recv() {
                     shared.serve(index);
                 }

@@ -22,6 +22,16 @@ impl VerifiedPlan {
     }
 }
 
+impl VerifiedPlan {
+    /// Bytes of everything that a step reads and writes, from the first float of each operand to the last.
+    pub(crate) fn touched(&self, step: &Step) -> u64 {
+        let touches = Touches::of(step, &self.0).unwrap_or_default();
+        let floats =
+            touches.all().iter().map(|touch| touch.end.saturating_sub(touch.start.unwrap_or(touch.end)));
+        floats.fold(0_u64, |sum, floats| sum.saturating_add((floats as u64).saturating_mul(4)))
+    }
+}
+
 /// Why a plan may not run: a fault of the lowering, never of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {

@@ -499,6 +499,16 @@ fn nan_and_infinity_pass_through_convolutions_and_pools() {
 }
 
 #[test]
+fn a_window_that_lies_in_the_padding_alone_is_answered() {
+    let mut net = Net::new(8);
+    let x = net.input(&[1, 9, 4, 4]);
+    let window = window((5, 1), (1, 1), (1, 1), (2, 2), (2, 2));
+    let pool = Pool { kind: PoolKind::Max, window, output: vec![4, 8], indices: None };
+    let y = net.node(pool, &[x]);
+    check_with(net.finish(y), &[array(&[1, 9, 4, 4], 3)], Numerics::Fast, 0.0, false);
+}
+
+#[test]
 fn sums_over_many_channels_agree() {
     let mut net = Net::new(5);
     let x = net.input(&[1, 700, 5, 4]);

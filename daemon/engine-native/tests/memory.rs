@@ -136,14 +136,14 @@ fn a_model_that_needs_more_than_there_is_is_refused_before_it_takes_any() {
     let setting = Setting { engine: EngineKind::Native, threads: 1, batch: 1 };
     let spec = LoadSpec { setting, inputs: spec("x"), outputs: spec("y") };
     let native = Native::new();
-    assert!(native.with_memory(ByteCount::mib(16)).load(&file, &spec).is_ok());
+    assert!(native.clone().with_memory(ByteCount::mib(16)).load(&file, &spec).is_ok());
     PEAK.store(HELD.load(Relaxed), Relaxed);
     let before = HELD.load(Relaxed);
-    let error = native.with_memory(ByteCount::mib(3)).load(&file, &spec).unwrap_err();
+    let error = native.clone().with_memory(ByteCount::mib(3)).load(&file, &spec).unwrap_err();
     assert!(matches!(error, EngineError::Memory { .. }), "{error}");
     assert_eq!(error.code().as_str(), "engine.memory");
     assert!(PEAK.load(Relaxed) - before < 1 << 20);
     // Room for the weights, but not for packing them as well.
-    let error = native.with_memory(ByteCount::mib(6)).load(&file, &spec).unwrap_err();
+    let error = native.clone().with_memory(ByteCount::mib(6)).load(&file, &spec).unwrap_err();
     assert!(matches!(error, EngineError::Memory { needed, .. } if needed.0 > 8 << 20), "{error}");
 }

@@ -48,7 +48,8 @@ impl TractSession {
             // No other shape will be asked for, and the plan holds its own copy of the weights.
             graph.model = InferenceModel::default();
         }
-        let loaded = Loaded { load_time: started.elapsed(), recurrent, ..Loaded::default() };
+        let threads = spec.setting.threads.max(1);
+        let loaded = Loaded { load_time: started.elapsed(), recurrent, threads, ..Loaded::default() };
         Ok(Self { graph, plans, executor, loaded })
     }
 

@@ -9,7 +9,7 @@ mod refusals;
 use agentd_onnx::build::Graph;
 use agentd_types::{
     Datatype::{self, Fp32},
-    Setting, TensorSpec,
+    EngineKind, Setting, TensorSpec,
 };
 
 use crate::{Engine, EngineError, LoadSpec, Session, Tensor, TensorView, compare};
@@ -25,6 +25,29 @@ pub fn failures(engine: &dyn Engine) -> Vec<String> {
     let cases = answers::CASES.iter().chain(refusals::CASES);
     let failed = |(name, case): &Case| case(engine).err().map(|reason| format!("{name}: {reason}"));
     cases.filter_map(failed).collect()
+}
+
+/// As [`failures`], with every session on `threads` threads.
+pub fn failures_on(engine: &dyn Engine, threads: u16) -> Vec<String> {
+    failures(&OnThreads { engine, threads })
+}
+
+/// An engine whose sessions all run on so many threads.
+#[derive(Debug)]
+struct OnThreads<'a> {
+    engine: &'a dyn Engine,
+    threads: u16,
+}
+
+impl Engine for OnThreads<'_> {
+    fn kind(&self) -> EngineKind {
+        self.engine.kind()
+    }
+
+    fn load(&self, model: &[u8], spec: &LoadSpec) -> Result<Box<dyn Session>, EngineError> {
+        let setting = Setting { threads: self.threads, ..spec.setting };
+        self.engine.load(model, &LoadSpec { setting, ..spec.clone() })
+    }
 }
 
 /// A model, how it is loaded, and what is needed to ask it.

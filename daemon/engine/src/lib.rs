@@ -6,9 +6,11 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod npy;
+mod profile;
 mod session;
 mod tensor;
 
 pub use npy::{NpyError, read_npy, write_npy};
+pub use profile::{Profile, StepProfile};
 pub use session::{Engine, EngineError, LoadSpec, Loaded, Session, check_inputs};
 pub use tensor::{Tensor, TensorError, TensorView, compare, first_not_finite};

@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use agentd_types::{ByteCount, Code, Coded, EngineKind, Setting, TensorSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Tensor, TensorView};
+use crate::{Profile, Tensor, TensorView};
 
 /// Something that runs models in this process.
 pub trait Engine: Debug {
@@ -43,6 +43,8 @@ pub struct Loaded {
     pub fallback_nodes: u32,
     /// Whether the model has recurrent state, so that no state is kept between requests.
     pub recurrent: bool,
+    /// Threads that work on one request: fewer than the setting asks for where the system grants no more.
+    pub threads: u16,
 }
 
 /// A model that is loaded and answers.
@@ -58,6 +60,18 @@ pub trait Session: Debug {
     /// When an input does not fit or the engine fails; the session can be asked again. The same holds after a panic,
     /// which the worker turns into an error: what a run leaves half done must not be used by the next.
     fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Runs these inputs again and again for `time` and measures every step; `None`: the engine does not show its steps.
+    ///
+    /// # Errors
+    /// As for [`Session::run`].
+    fn profile(
+        &mut self,
+        _inputs: &[TensorView<'_>],
+        _time: Duration,
+    ) -> Result<Option<Profile>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// Why an engine could not load or run a model.

@@ -21,13 +21,15 @@ use crate::{
     MeasureBudget, MemoryUse,
     channel::{self, Packet},
     frame, limits,
-    message::{Answer, Order, Request, VERSION},
+    message::{Answer, MAX_PROFILE, Order, Request, VERSION},
     region::{self, Part, Region, Status, Word},
 };
 use inbox::{Inbox, Wake};
 
 /// Time for runs that warm up, whatever their number.
 const WARM_UP_AT_MOST: Duration = Duration::from_secs(10);
+/// Time for runs whose steps are measured.
+const LONGEST_PROFILE: Duration = Duration::from_secs(600);
 
 /// What the worker program brings.
 pub trait Host {
@@ -116,6 +118,7 @@ impl Serving<'_> {
                 self.load(file, &spec)?
             }
             Order::Measure { budget } => self.measure(inbox, &budget),
+            Order::Profile { time } => self.profile(inbox, time),
             Order::Adapters => Ok(Answer::Adapters(self.host.adapters())),
         };
         inbox.reply(request.id, outcome)
@@ -189,6 +192,23 @@ impl Serving<'_> {
         }
         Ok(Answer::Measured { runs, wall })
     }
+
+    fn profile(&mut self, inbox: &mut Inbox, time: Duration) -> Result<Answer, EngineError> {
+        let Some(session) = &mut self.session else { return Ok(Answer::NoModel) };
+        let engine = self.engine;
+        let profile = with_request(&inbox.region, |inputs| {
+            guarded(engine, || session.profile(inputs, time.min(LONGEST_PROFILE)))
+        })?;
+        let Some(profile) = profile else {
+            let reason = "it does not show the steps of a plan".into();
+            return Err(EngineError::Unsupported { engine, reason });
+        };
+        let json = serde_json::to_vec(&profile).unwrap_or_default();
+        if json.len() > MAX_PROFILE || !inbox.region.copy_in(Part::Answer, 0, &json) {
+            return Err(EngineError::Run { engine, reason: "no room for the profile".into() });
+        }
+        Ok(Answer::Profile { len: json.len() })
+    }
 }
 
 /// Reads the request that lies in shared memory, in place.
@@ -210,7 +230,12 @@ fn run(
     engine: EngineKind,
     inputs: &[TensorView<'_>],
 ) -> Result<Vec<Tensor>, EngineError> {
-    catch_unwind(AssertUnwindSafe(|| session.run(inputs)))
+    guarded(engine, || session.run(inputs))
+}
+
+/// What `work` gives; a panic becomes an error.
+fn guarded<T>(engine: EngineKind, work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(EngineError::Run { engine, reason: panics::said(panic.as_ref()) }))
 }
 

@@ -14,6 +14,9 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// No packet is longer than this, in bytes.
 pub(crate) const MAX_PACKET: usize = 128 << 10;
 
+/// No profile is longer than this as JSON, in bytes: some 20,000 steps.
+pub(crate) const MAX_PROFILE: usize = 8 << 20;
+
 /// From the daemon to the worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
@@ -33,6 +36,8 @@ pub(crate) enum Order {
     Load { spec: LoadSpec },
     /// Run the inputs that lie in shared memory again and again; write the latencies there.
     Measure { budget: MeasureBudget },
+    /// Run the inputs that lie in shared memory for so long and measure every step; write the profile there.
+    Profile { time: Duration },
     /// List the graphics adapters.
     Adapters,
 }
@@ -47,10 +52,19 @@ pub(crate) struct Reply {
 /// What came of an order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Ready { version: String },
+    Ready {
+        version: String,
+    },
     Region,
     Loaded(Loaded),
-    Measured { runs: u32, wall: Duration },
+    Measured {
+        runs: u32,
+        wall: Duration,
+    },
+    /// A `Profile` as JSON of so many bytes.
+    Profile {
+        len: usize,
+    },
     Adapters(Vec<Adapter>),
     NoModel,
 }

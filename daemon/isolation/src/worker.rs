@@ -4,6 +4,7 @@
 //! the worker failed. Believes no length, number or name that the worker says.
 
 mod death;
+mod profile;
 mod wait;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentd_engine::{EngineError, LoadSpec, Loaded, Tensor, TensorView};
+use agentd_engine::{EngineError, LoadSpec, Loaded, Profile, Tensor, TensorView};
 use agentd_types::{Adapter, ByteCount, TensorSpec, element_count};
 use bytes::Bytes;
 use rustix::{
@@ -30,7 +31,7 @@ use crate::{
     Limits, MeasureBudget, Measured, MemoryUse, ModelFile, Program, StartError, WorkerError, channel,
     error::Death,
     frame,
-    message::{Answer, MAX_PACKET, Order, Request, VERSION},
+    message::{Answer, MAX_PACKET, MAX_PROFILE, Order, Request, VERSION},
     region::{Layout, Part, Region, Status, Word},
     stderr::LastWords,
 };
@@ -263,6 +264,34 @@ impl Worker {
             return Err(self.condemn("a measurement that cannot be").await);
         }
         Ok(Measured { latencies_us, wall })
+    }
+
+    /// Runs the inputs again and again inside the worker, for `time`, and measures every step of the plan.
+    ///
+    /// # Errors
+    /// As for [`Self::infer`]; `engine.unsupported` when the engine does not show its steps.
+    pub async fn profile(
+        &mut self,
+        inputs: &[Tensor],
+        time: Duration,
+        deadline: Duration,
+    ) -> Result<Profile, WorkerError> {
+        self.settle().await?;
+        let spec = self.spec.as_ref().ok_or(WorkerError::NoModel)?;
+        let views: Vec<_> = inputs.iter().map(Tensor::view).collect();
+        agentd_engine::check_inputs(&spec.inputs, &views)?;
+        self.grow(Layout { request: 0, answer: MAX_PROFILE }, deadline).await?;
+        self.put(&views, deadline).await?;
+        let started = Instant::now();
+        let answer = self.order("profile a model", Order::Profile { time }, &[], deadline).await?;
+        let Answer::Profile { len } = answer else {
+            return Err(self.condemn("an answer to something else").await);
+        };
+        let bytes = self.region.copy_out(Part::Answer, len.min(MAX_PROFILE)).unwrap_or_default();
+        match profile::read(&bytes, started.elapsed()) {
+            Some(profile) => Ok(profile),
+            None => Err(self.condemn("a profile that cannot be").await),
+        }
     }
 
     /// Lists the graphics adapters that the worker finds; asked before a model is loaded, since drivers want threads.

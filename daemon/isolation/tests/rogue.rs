@@ -152,6 +152,17 @@ async fn measurements_that_cannot_be_are_refused() {
 }
 
 #[tokio::test]
+async fn profiles_that_cannot_be_are_refused() {
+    for lie in ["profiles-at-length", "profiles-with-noise", "profiles-longer-than-it-took"] {
+        let mut worker = loaded(lie).await;
+        let error = worker.profile(&[input()], Duration::ZERO, SOON).await.unwrap_err();
+        assert_eq!(error.code().as_str(), "worker.protocol", "{lie}: {error:?}");
+    }
+    let profile = loaded("nothing").await.profile(&[input()], Duration::ZERO, SOON).await.unwrap();
+    assert_eq!((profile.runs, profile.steps.len()), (1, 1));
+}
+
+#[tokio::test]
 async fn what_a_worker_says_reaches_people_short_and_printable() {
     let mut worker = started("refuses-with-escapes").await;
     let model = ModelFile::from_bytes(b"model").unwrap();

@@ -66,8 +66,8 @@ pub fn candidates(
 
 fn settings(engine: EngineKind, limit: u16, batches: &[u16]) -> Vec<Setting> {
     let threads = match engine {
-        EngineKind::Cpu | EngineKind::Ort => thread_counts(limit),
-        EngineKind::Native | EngineKind::Gpu => vec![1],
+        EngineKind::Native | EngineKind::Cpu | EngineKind::Ort => thread_counts(limit),
+        EngineKind::Gpu => vec![1],
     };
     let settings = batches.iter().flat_map(|batch| {
         threads.iter().map(move |threads| Setting { engine, threads: *threads, batch: *batch })
@@ -221,6 +221,9 @@ mod tests {
         let native = ServePolicy { engines: vec![EngineKind::Native], ..ServePolicy::default() };
         let refused = "cpu 1 thr: placement.policy: the policy allows native only";
         check(&machine, &cpu, &native, 1, &["native 1 thr", refused]);
+        machine.threads = 3;
+        let both = ["native 1 thr", "native 2 thr", "native 3 thr", "cpu 1 thr", "cpu 2 thr", "cpu 3 thr"];
+        check(&machine, &cpu, &any, 1, &both);
     }
 
     #[test]

@@ -9,6 +9,7 @@ const EXAMPLES: &str = "Examples:\n  \
     agentctl bench model.onnx\n  \
     agentctl bench detector.onnx --shape images=1,3,640,640 --threads 1,2\n  \
     agentctl bench model.onnx --engine cpu,native --threads 1\n  \
+    agentctl bench model.onnx --plan --threads 2\n  \
     agentctl bench text.onnx --input ids=ids.npy --time 5s --json\n\n\
     Without --input, inputs are pseudo-random: floats between 0 and 1, whole numbers 0 or 1.";
 
@@ -22,6 +23,10 @@ pub(crate) struct Args {
     /// Engines to try: native is our own kernels, cpu is tract; otherwise both.
     #[arg(long, value_name = "ENGINE,..", value_delimiter = ',')]
     pub(crate) engine: Vec<EngineKind>,
+    /// Show what the native engine does for one request, step by step, beside what this machine can do at best; on one
+    /// thread unless --threads says otherwise.
+    #[arg(long, conflicts_with_all = ["engine", "throughput"])]
+    pub(crate) plan: bool,
     /// Numbers of threads to try; otherwise 1, 2, 4 up to what this machine has.
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Vec<u16>,

@@ -9,6 +9,7 @@ use agentd_serving::{Finite, InstanceError, Respawn, Respawning, Version};
 use agentd_store::InstalledBundle;
 use agentd_types::{ByteCount, Coded, chain};
 use agentd_wire::{ModelState, Outcome, ServePolicy};
+use log::warn;
 
 use super::{
     LineError,
@@ -111,7 +112,10 @@ impl Recipe {
     /// A worker that has loaded the model and reproduced the first golden vector.
     async fn worker(&self, file: &ModelFile) -> Result<Worker, LineError> {
         let mut worker = Worker::start(&self.house.program, &self.limits).await?;
-        worker.load(file, &self.spec, LOAD_DEADLINE).await?;
+        let granted = worker.load(file, &self.spec, LOAD_DEADLINE).await?.threads;
+        if granted < self.spec.setting.threads {
+            warn!(event = "worker.threads", setting:% = self.spec.setting, granted; "The system grants fewer threads");
+        }
         if let Some(vector) = self.golden.vectors.first() {
             let views: Vec<TensorView<'_>> = vector.inputs.iter().map(Tensor::view).collect();
             let outputs = worker.infer(&views, self.deadline.max(LOAD_DEADLINE)).await?;

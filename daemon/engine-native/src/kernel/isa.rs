@@ -11,6 +11,7 @@ use super::{
     dot::{self, Dots, DotsDepthwise},
     elements::{self, Row},
     norm::{self, Groups, Neighbours},
+    peak::{self, Fused, Read},
     pool::{self, Pool, Whole},
     quantised::{
         convert::{self, Blocks, Channels, Cover, Squeeze},
@@ -68,6 +69,8 @@ pub(crate) struct Kernels {
     pub(crate) lstm: Kernel<Moment>,
     pub(crate) gru: Kernel<Moment>,
     pub(crate) rnn: Kernel<Moment>,
+    pub(crate) fused: Kernel<Fused>,
+    pub(crate) read: Kernel<Read>,
 }
 
 /// Columns that the depthwise kernels compute at once, at most.
@@ -214,6 +217,8 @@ macro_rules! instance {
             instance!(@entry [$($feature)?] lstm(Moment) = recurrent::lstm);
             instance!(@entry [$($feature)?] gru(Moment) = recurrent::gru);
             instance!(@entry [$($feature)?] rnn(Moment) = recurrent::rnn);
+            instance!(@entry [$($feature)?] fused(Fused) = peak::fused);
+            instance!(@entry [$($feature)?] read(Read) = peak::read);
 
             fn choose_tiles(pixels: usize, blocks: usize) -> Option<Kernel<Tiles>> {
                 match (pixels, blocks) {
@@ -246,7 +251,7 @@ macro_rules! instance {
                 dots_depthwise: choose_dots_depthwise,
                 quantise, dequantise, quantise_blocks, dequantise_blocks, cover, squeeze, pairs, largest, mean,
                 maximum, average, whole, transform, restore, softmax, normalise, along, elements, groups, neighbours,
-                map, combine, vector, interleave, separate, lstm, gru, rnn,
+                map, combine, vector, interleave, separate, lstm, gru, rnn, fused, read,
             };
         }
     };

@@ -309,6 +309,16 @@ impl Lowering<'_> {
         }
         let (_, _, rows, columns) = sizes(&self.fact(x).shape)?;
         let (_, _, out_rows, out_columns) = sizes(&self.fact(output).shape)?;
+        // A window that lies in the padding alone is the interpreter's.
+        let meets =
+            |outputs: usize, stride: usize, taps: usize, dilation: usize, padding: usize, size: usize| {
+                (taps - 1) * dilation >= padding && (outputs - 1) * stride < padding + size
+            };
+        let on_rows =
+            meets(out_rows, plane.strides.0, plane.taps.0, plane.dilations.0, plane.padding.0, rows);
+        let on_columns =
+            meets(out_columns, plane.strides.1, plane.taps.1, plane.dilations.1, plane.padding.1, columns);
+        (on_rows && on_columns).then_some(())?;
         let divisor = if matches!(pool.kind, PoolKind::Average { count_padding: true }) {
             // A window that reaches beyond the padded border counts fewer: the interpreter does that.
             let last = |count: usize, stride: usize, taps: usize, dilation: usize| {

@@ -17,7 +17,9 @@ proptest! {
         let mut net = Net::new(seed);
         let (x, scale, bias) = (net.input(&shape), net.constant(&[channels]), net.constant(&[channels]));
         let y = net.node(GroupNorm { groups, epsilon: 1e-3 }, &[x, scale, bias]);
-        check(net.finish(y), seed);
+        // All that a small tensor has may be what is left of a product and a bias that cancel: a few units in the last
+        // place of numbers near 1.
+        check_with(net.finish(y), &[array(&shape, seed)], Numerics::Fast, 5e-4, true);
         let mut net = Net::new(seed);
         let x = net.input(&shape);
         let y = net.node(LocalResponseNorm { size, alpha: 0.1, beta, bias: 1.5 }, &[x]);

@@ -98,14 +98,21 @@ impl Rogue {
             }
             (_, "Load") => {
                 let time = json!({"secs": 0, "nanos": 1});
-                let loaded =
-                    json!({"load_time": time, "peak_memory": 1, "fallback_nodes": 0, "recurrent": false});
+                let loaded = json!({
+                    "load_time": time, "peak_memory": 1, "fallback_nodes": 0, "recurrent": false, "threads": 1,
+                });
                 reply(id, &json!({ "Loaded": loaded }))?;
             }
             ("measures-nothing", "Measure") => self.measured(id, 0, 0)?,
             ("measures-too-often", "Measure") => self.measured(id, u32::MAX, 0)?,
             ("measures-longer-than-it-took", "Measure") => self.measured(id, 1, 3_600)?,
             (_, "Measure") => self.measured(id, 1, 0)?,
+            ("profiles-at-length", "Profile") => reply(id, &json!({"Profile": {"len": usize::MAX}}))?,
+            ("profiles-with-noise", "Profile") => self.profiled(id, b"not json!")?,
+            ("profiles-longer-than-it-took", "Profile") => {
+                self.profiled(id, &serde_json::to_vec(&profile(3_600_000_000_000))?)?;
+            }
+            (_, "Profile") => self.profiled(id, &serde_json::to_vec(&profile(1))?)?,
             (_, _) => reply(id, &json!({"Adapters": []}))?,
         }
         Ok(())
@@ -113,6 +120,12 @@ impl Rogue {
 
     fn measured(&self, id: &Value, runs: u32, seconds: u64) -> Result<(), Box<dyn Error>> {
         reply(id, &json!({"Measured": {"runs": runs, "wall": {"secs": seconds, "nanos": 1}}}))
+    }
+
+    fn profiled(&self, id: &Value, json: &[u8]) -> Result<(), Box<dyn Error>> {
+        let at = PARTS + self.layout["request"].as_u64().ok_or("no layout")?;
+        self.shared.write_all_at(json, at)?;
+        reply(id, &json!({"Profile": {"len": json.len()}}))
     }
 
     fn request(&mut self) -> Result<(), Box<dyn Error>> {
@@ -158,6 +171,18 @@ impl Rogue {
         rustix::io::write(&self.answers, &1_u64.to_ne_bytes())?;
         Ok(())
     }
+}
+
+/// A profile of one run that took `run_ns` nanoseconds, in one step.
+fn profile(run_ns: u64) -> Value {
+    let step = json!({
+        "step": "copy", "node": "n", "operator": "Identity", "shape": [4], "time_ns": run_ns, "multiply_adds": 0,
+        "touched": 32, "interpreted": false,
+    });
+    json!({
+        "instructions": "none", "threads": 1, "runs": 1, "run_ns": run_ns, "peak_multiply_adds": 1, "peak_read": 1,
+        "arena": 32, "constants": 0, "steps": [step],
+    })
 }
 
 /// One tensor of one dimension: `datatype` is its position in the list of datatypes.

@@ -47,7 +47,7 @@ impl Runner for FakeRunner {
             return Err(failure("engine.load"));
         }
         let (load_time, peak_memory) = (Duration::from_millis(7), ByteCount::mib(9));
-        Ok(Loaded { load_time, peak_memory, fallback_nodes: 0, recurrent: false })
+        Ok(Loaded { load_time, peak_memory, fallback_nodes: 0, recurrent: false, threads: 1 })
     }
 
     async fn infer(&mut self, inputs: &[Tensor], _: Duration) -> Result<Vec<Tensor>, Failure> {

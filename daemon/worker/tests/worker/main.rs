@@ -14,5 +14,6 @@
 
 mod contained;
 mod lifecycle;
+mod plans;
 mod serves;
 mod support;
