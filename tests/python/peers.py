@@ -124,7 +124,7 @@ class Theirs:
         return spent
 
 
-def race(ours: Peer, theirs: Theirs, seconds: float, clock: str) -> dict:
+def race(ours: Peer, theirs: Theirs, seconds: float, clock: str, pause: float) -> dict:
     """Turns of three runs each until the time is up: at least ten, or three where those would take five times as long."""
     ours.run(1), theirs.run(1)
     spent = {"ours": [], "theirs": []}
@@ -133,9 +133,14 @@ def race(ours: Peer, theirs: Theirs, seconds: float, clock: str) -> dict:
         if passed > 5 * seconds and turns >= 3:
             break
         turns += 1
+        if pause:
+            # Threads of one go on turning for a while after its runs, and would take the cores of the other.
+            time.sleep(pause)
         before = ours.cpu_nanoseconds()
         runs = ours.run(GROUP)
         spent["ours"] += runs if clock == "wall" else [(ours.cpu_nanoseconds() - before) / GROUP]
+        if pause:
+            time.sleep(pause)
         before = time.thread_time_ns()
         runs = theirs.run(GROUP)
         spent["theirs"] += runs if clock == "wall" else [(time.thread_time_ns() - before) / GROUP]
@@ -195,7 +200,8 @@ def compare(arguments, model: str) -> dict:
         with Peer(arguments.program, arguments.cores) as ours:
             loaded = ours.load(path, feed, scalars(feed), **options)
             row["fallbacks"] = loaded["fallbacks"]
-            row |= race(ours, Theirs(path, feed, arguments.threads), arguments.seconds, arguments.clock)
+            theirs = Theirs(path, feed, arguments.threads)
+            row |= race(ours, theirs, arguments.seconds, arguments.clock, 0.1 if arguments.threads > 1 else 0.0)
         if not arguments.quick:
             pairs = [(our_memory(arguments, model, feed, options), their_memory(arguments, model)) for _ in range(3)]
             for part, key in enumerate(("memory", "load")):

@@ -46,14 +46,6 @@ fn ask_for_huge_pages(fresh: &mut [f32]) {
     advised.unwrap_or_default();
 }
 
-impl From<&[f32]> for Aligned {
-    fn from(items: &[f32]) -> Self {
-        let mut all = Self::zeros(items.len());
-        all.copy_from_slice(items);
-        all
-    }
-}
-
 impl Deref for Aligned {
     type Target = [f32];
 

@@ -13,8 +13,11 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Turns of waiting before a thread sleeps: some tens of microseconds.
-const SPINS: u32 = 4_000;
+/// Turns of waiting before a thread lets others run: some microseconds.
+const SPINS: u32 = 500;
+
+/// How often it lets others run before it sleeps: the thread that it waits for may have been put on the same processor.
+const YIELDS: u32 = 400;
 /// Stack of each thread, in bytes: kernels call little, and a worker's memory is counted.
 const STACK: usize = 512 << 10;
 
@@ -181,6 +184,12 @@ impl Barrier {
                 return;
             }
             hint::spin_loop();
+        }
+        for _ in 0..YIELDS {
+            if self.round.load(Ordering::SeqCst) != round {
+                return;
+            }
+            thread::yield_now();
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.asleep.fetch_add(1, Ordering::SeqCst);
