@@ -43,7 +43,10 @@ fn multiply_adds(isa: Isa, team: &mut Team) -> u64 {
     let work = |_: usize| {
         let mut output = 0.0;
         // SAFETY: the table's instruction set is there, and the output is one float.
-        unsafe { (kernels.fused)(&Fused { rounds: ROUNDS, output: &raw mut output }) };
+        unsafe {
+            let half = std::hint::black_box(0.5);
+            (kernels.fused)(&Fused { rounds: ROUNDS, half, output: &raw mut output });
+        }
         std::hint::black_box(output);
     };
     let each = ROUNDS.saturating_mul(CHAINS).saturating_mul(kernels.lanes);
@@ -91,8 +94,8 @@ mod tests {
         {
             for count in [1, 2] {
                 let peak = Peak::measure(isa, &mut Team::new(count));
-                // No processor is slower than this, and none as fast.
-                let bounds = 1_000_000..1_000_000_000_000_000;
+                // No processor is slower than this, and no two cores are as fast: work that was left out would be.
+                let bounds = 1_000_000..2_000_000_000_000;
                 assert!(bounds.contains(&peak.multiply_adds), "{isa:?}, {count} threads: {peak:?}");
                 assert!(bounds.contains(&peak.read_bytes), "{isa:?}, {count} threads: {peak:?}");
             }

@@ -11,6 +11,8 @@ pub(crate) const CHAINS: usize = 12;
 pub(crate) struct Fused {
     /// How often.
     pub(crate) rounds: usize,
+    /// Factor and summand, 0.5: numbers then tend to 1 and are never subnormal. The compiler must not know it.
+    pub(crate) half: f32,
     /// One float, which keeps the work from being left out.
     pub(crate) output: *mut f32,
 }
@@ -34,12 +36,15 @@ pub(crate) struct Read {
 pub(crate) unsafe fn fused<S: Simd>(p: &Fused) {
     // SAFETY: the caller owes the instruction set, and memory for all that the parameters describe.
     unsafe {
-        // Numbers that stay near 1, so that none is ever subnormal.
-        let (factor, summand) = (S::splat(0.5), S::splat(0.5));
-        let mut chains = [S::splat(1.0); CHAINS];
+        let half = S::splat(p.half);
+        // No two begin alike, or they would be computed once.
+        let mut chains = [half; CHAINS];
+        for i in 1..CHAINS {
+            chains[i] = S::add(chains[i - 1], half);
+        }
         for _ in 0..p.rounds {
             for chain in &mut chains {
-                *chain = S::fma(*chain, factor, summand);
+                *chain = S::fma(*chain, half, half);
             }
         }
         *p.output = sum::<S>(&chains);
