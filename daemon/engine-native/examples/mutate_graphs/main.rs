@@ -1,13 +1,13 @@
 //! Mutates small models and their shapes, and shows that all ways of running one agree and that none hurts the process.
 //!
-//! `mutate SECONDS SEED FOLDER...`: seeds are the small ONNX files below the folders, such as those of ONNX's node tests.
+//! `mutate_graphs SECONDS SEED FOLDER...`: seeds are the small ONNX files below the folders, such as those of ONNX's node tests.
 //! Each case is made from SEED and its number alone: bytes, attributes, wiring, appended nodes, shapes and elements of
 //! inputs change. It is imported, fused strictly and fast, run by the interpreter, lowered and run by the engine with
 //! portable kernels and with those of this machine. Printed are: `PANIC`, `CRASH` (a signal, such as of memory that is not
 //! there), `HANG`, and `DIFFER` where two ways give different answers; then counts of outcomes. Status 1 when there was
 //! a panic, a crash or a hang.
 //!
-//! `mutate --case SEED NUMBER FOLDER...` shows one case. Cases run in a child process, which is told its first case.
+//! `mutate_graphs --case SEED NUMBER FOLDER...` shows one case. Cases run in a child process, which is told its first case.
 
 #![allow(
     clippy::print_stdout,
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         }
         Some(_) if arguments.len() > 2 => watch(Duration::from_secs(number(0)), number(1), &arguments[2..]),
         _ => {
-            println!("mutate SECONDS SEED FOLDER...");
+            println!("mutate_graphs SECONDS SEED FOLDER...");
             ExitCode::FAILURE
         }
     }
