@@ -14,6 +14,7 @@ mod integer;
 mod movement;
 mod needs;
 mod norm;
+mod pool;
 mod product;
 mod recurrent;
 mod resize;

@@ -267,8 +267,8 @@ mod tests {
             Step::Depthwise(d) => match kind % 5 {
                 0 => d.weights += far,
                 1 => d.bias += far,
-                2 => d.padding.0 += far,
-                3 => d.strides.1 += far,
+                2 => d.plane.padding.0 += far,
+                3 => d.plane.strides.1 += far,
                 _ => damage_map(&mut d.input, kind / 5, far),
             },
             Step::Winograd(w) => match kind % 5 {
@@ -279,8 +279,8 @@ mod tests {
                 _ => damage_map(&mut w.output, kind / 5, far),
             },
             Step::Pool(p) => match kind % 3 {
-                0 => p.strides.0 += far,
-                1 => p.dilations.1 = 0,
+                0 => p.plane.strides.0 += far,
+                1 => p.plane.dilations.1 = 0,
                 _ => damage_map(&mut p.output, kind / 3, far),
             },
             Step::Resize(r) => match kind % 4 {

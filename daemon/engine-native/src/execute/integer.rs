@@ -77,23 +77,23 @@ impl Run<'_> {
     }
 
     fn word_depthwise(&self, d: &WordDepthwise) {
-        let (input, output, pair) = (&d.input, &d.output, 2 * self.kernels.lanes);
+        let (input, output, plane, pair) = (&d.input, &d.output, &d.plane, 2 * self.kernels.lanes);
         let columns = columns_at_once(output.columns, WORD_COLUMNS);
-        let square = if d.taps.0 == d.taps.1 { d.taps.0 } else { 0 };
+        let square = if plane.taps.0 == plane.taps.1 { plane.taps.0 } else { 0 };
         let kernel = self.kernels.dots_depthwise(square, columns);
         let Some(kernel) = kernel.or_else(|| self.kernels.dots_depthwise(0, columns)) else { return };
-        let taps = d.taps.0 * d.taps.1;
+        let taps = plane.count();
         self.blocks(output, |image, block| {
             let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
             let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
             let p = DotsDepthwise {
-                input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel).cast(),
-                in_row: d.strides.0 * input.row,
-                in_pixel: d.strides.1 * input.pixel,
-                kernel_rows: d.taps.0,
-                kernel_columns: d.taps.1,
-                tap_row: d.dilations.0 * input.row,
-                tap_column: d.dilations.1 * input.pixel,
+                input: first.wrapping_sub(plane.padding.0 * input.row + plane.padding.1 * input.pixel).cast(),
+                in_row: plane.strides.0 * input.row,
+                in_pixel: plane.strides.1 * input.pixel,
+                kernel_rows: plane.taps.0,
+                kernel_columns: plane.taps.1,
+                tap_row: plane.dilations.0 * input.row,
+                tap_column: plane.dilations.1 * input.pixel,
                 weights: self.constant(d.weights + block * taps * pair).cast(),
                 bias: self.constant(d.bias + block * pair).cast(),
                 ending: self.requantise(&d.how, block * pair),
@@ -168,22 +168,19 @@ impl Run<'_> {
     }
 
     fn largest(&self, p: &Pool) {
-        let (input, output) = (&p.input, &p.output);
+        let (input, output, plane) = (&p.input, &p.output, &p.plane);
         self.each_block(input, output, |from, to| {
             for y in 0..output.rows {
-                let start = y * p.strides.0;
-                let end = (start + (p.window.0 - 1) * p.dilations.0 + 1).saturating_sub(p.padding.0);
-                let skipped = p.padding.0.saturating_sub(start).div_ceil(p.dilations.0) * p.dilations.0;
                 let window = Maximum {
                     input: from.cast(),
                     in_row: input.row,
-                    rows: ((start + skipped).saturating_sub(p.padding.0), end.min(input.rows)),
-                    row_dilation: p.dilations.0,
+                    rows: plane.rows(y, input.rows),
+                    row_dilation: plane.dilations.0,
                     in_width: input.columns,
-                    window: p.window.1,
-                    stride: p.strides.1,
-                    dilation: p.dilations.1,
-                    padding: p.padding.1,
+                    window: plane.taps.1,
+                    stride: plane.strides.1,
+                    dilation: plane.dilations.1,
+                    padding: plane.padding.1,
                     output: to.wrapping_add(y * output.row).cast(),
                     width: output.columns,
                 };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::step::{
-    Convolve, Map, Step,
+    Map, Step,
     integer::{Integer, Product},
 };
 
@@ -33,10 +33,10 @@ impl Share {
 pub(super) fn is_shared(step: &Step) -> bool {
     let visits = |map: &Map| map.images * map.channels * map.rows * map.columns * VISIT;
     let work = match step {
-        Step::Convolve(c) => products(c),
-        Step::Winograd(w) => w.output.rows * w.output.columns * w.output.channels * w.input.channels,
-        Step::Depthwise(d) => visits(&d.output) * d.taps.0 * d.taps.1 / VISIT,
-        Step::Pool(p) => visits(&p.output) * p.window.0 * p.window.1 / VISIT,
+        Step::Convolve(_) | Step::Winograd(_) | Step::Depthwise(_) => {
+            usize::try_from(step.multiply_adds()).unwrap_or(usize::MAX)
+        }
+        Step::Pool(p) => visits(&p.output) * p.plane.count() / VISIT,
         Step::Whole { input: map, .. }
         | Step::MapFunction { input: map, .. }
         | Step::MapCombine { output: map, .. }
@@ -59,12 +59,12 @@ fn integers(step: &Integer) -> usize {
     let inner = |p: &Product| p.groups.iter().map(|group| group.inner).sum::<usize>();
     match step {
         Integer::Product(p) => p.output.images * p.output.rows * p.output.columns * inner(p) * 2 * VISIT,
-        Integer::Depthwise(d) => visits(&d.output) * d.taps.0 * d.taps.1 / VISIT,
+        Integer::Depthwise(d) => visits(&d.output) * d.plane.count() / VISIT,
         Integer::Table { output: map, .. }
         | Integer::Squeeze { from: map, .. }
         | Integer::Mean { input: map, .. } => visits(map),
         Integer::Pairs(p) => visits(&p.output) * 2,
-        Integer::Largest(p) => visits(&p.output) * p.window.0 * p.window.1 / VISIT,
+        Integer::Largest(p) => visits(&p.output) * p.plane.count() / VISIT,
         // Few numbers, or such as take all of them.
         Integer::Quantise { .. }
         | Integer::Dequantise { .. }
@@ -72,10 +72,4 @@ fn integers(step: &Integer) -> usize {
         | Integer::Narrow { .. }
         | Integer::Cover { .. } => 0,
     }
-}
-
-/// Multiply-adds of a step.
-fn products(c: &Convolve) -> usize {
-    let pixels = c.output.images * c.output.rows * c.output.columns;
-    c.parts.count * pixels * c.output.channels * c.channels * c.taps.0 * c.taps.1
 }

@@ -84,25 +84,25 @@ impl Run<'_> {
     }
 
     pub(super) fn depthwise(&self, d: &Depthwise) {
-        let (input, output, lanes) = (&d.input, &d.output, self.kernels.lanes);
+        let (input, output, plane, lanes) = (&d.input, &d.output, &d.plane, self.kernels.lanes);
         let columns = columns_at_once(output.columns, DEPTHWISE_COLUMNS);
-        let special = d.taps.0 == d.taps.1 && d.dilations == (1, 1);
-        let square = if special { d.taps.0 } else { 0 };
-        let kernel = self.kernels.depthwise(square, d.strides.1, columns);
+        let special = plane.taps.0 == plane.taps.1 && plane.dilations == (1, 1);
+        let square = if special { plane.taps.0 } else { 0 };
+        let kernel = self.kernels.depthwise(square, plane.strides.1, columns);
         let Some(kernel) = kernel.or_else(|| self.kernels.depthwise(0, 1, columns)) else { return };
-        let taps = d.taps.0 * d.taps.1;
+        let taps = plane.count();
         self.blocks(output, |image, block| {
             let first = self.at(input.at).wrapping_add(image * input.image + block * input.block);
             let to = self.at(output.at).wrapping_add(image * output.image + block * output.block);
             let p = depthwise::Depthwise {
-                input: first.wrapping_sub(d.padding.0 * input.row + d.padding.1 * input.pixel),
+                input: first.wrapping_sub(plane.padding.0 * input.row + plane.padding.1 * input.pixel),
                 in_row: input.row,
-                stride_row: d.strides.0,
-                in_pixel: d.strides.1 * input.pixel,
-                kernel_rows: d.taps.0,
-                kernel_columns: d.taps.1,
-                tap_row: d.dilations.0 * input.row,
-                tap_column: d.dilations.1 * input.pixel,
+                stride_row: plane.strides.0,
+                in_pixel: plane.strides.1 * input.pixel,
+                kernel_rows: plane.taps.0,
+                kernel_columns: plane.taps.1,
+                tap_row: plane.dilations.0 * input.row,
+                tap_column: plane.dilations.1 * input.pixel,
                 weights: self.constant(d.weights + block * taps * lanes),
                 bias: self.constant(d.bias + block * lanes),
                 output: to,
@@ -131,23 +131,20 @@ impl Run<'_> {
     }
 
     pub(super) fn pool(&self, p: &Pool) {
-        let (input, output) = (&p.input, &p.output);
+        let (input, output, plane) = (&p.input, &p.output, &p.plane);
         let kernel = if p.maximum { self.kernels.maximum } else { self.kernels.average };
         self.each_block(input, output, |from, to| {
             for y in 0..output.rows {
-                let start = y * p.strides.0;
-                let end = (start + (p.window.0 - 1) * p.dilations.0 + 1).saturating_sub(p.padding.0);
-                let skipped = p.padding.0.saturating_sub(start).div_ceil(p.dilations.0) * p.dilations.0;
                 let window = Window {
                     input: from,
                     in_row: input.row,
-                    rows: ((start + skipped).saturating_sub(p.padding.0), end.min(input.rows)),
+                    rows: plane.rows(y, input.rows),
                     in_width: input.columns,
-                    window: p.window.1,
-                    stride: p.strides.1,
-                    dilation: p.dilations.1,
-                    row_dilation: p.dilations.0,
-                    padding: p.padding.1,
+                    window: plane.taps.1,
+                    stride: plane.strides.1,
+                    dilation: plane.dilations.1,
+                    row_dilation: plane.dilations.0,
+                    padding: plane.padding.1,
                     output: to.wrapping_add(y * output.row),
                     width: output.columns,
                     divisor: p.divisor,

@@ -1,15 +1,15 @@
-//! Convolutions and pooling.
+//! Convolutions.
 
 use agentd_plan::{
     Array, Node, Numerics,
-    op::{Conv, Pool, Unary, Window, pool::PoolKind},
+    op::{Conv, Unary, Window},
 };
 
 use super::{Lowering, plain_map, sizes};
 use crate::{
     kernel::activation::Function,
     pack,
-    step::{self, Convolve, Depthwise, Halo, Map, Parts, Step, Weights, Winograd},
+    step::{self, Convolve, Depthwise, Halo, Map, Parts, Plane, Step, Weights, Winograd},
 };
 
 /// Maps at least this high and wide gain by Winograd's method; below, its weights cost more than it saves.
@@ -19,15 +19,7 @@ const WINOGRAD_CHANNELS: usize = 32;
 /// Floats of transformed tiles that are worked on at once: 1 MiB.
 const WINOGRAD_SCRATCH: usize = 1 << 18;
 
-/// A window over rows and columns.
-pub(super) struct Plane {
-    pub(super) taps: (usize, usize),
-    pub(super) strides: (usize, usize),
-    pub(super) dilations: (usize, usize),
-    pub(super) padding: (usize, usize),
-    pub(super) after: (usize, usize),
-}
-
+/// A window over one or two spatial axes; `None` for more.
 pub(super) fn plane(window: &Window) -> Option<Plane> {
     let pair = |items: &[usize], missing: usize| match *items {
         [a, b] => Some((a, b)),
@@ -152,8 +144,7 @@ impl Lowering<'_> {
         output: agentd_plan::ValueId,
         (range, function): Ending,
     ) -> Option<()> {
-        let halo =
-            Halo { top: plane.padding.0, left: plane.padding.1, bottom: plane.after.0, right: plane.after.1 };
+        let halo = plane.halo();
         let fact = self.fact(x);
         let plain = self.plain(x);
         let from = plain_map(plain, &fact.shape, Halo::default())?;
@@ -245,18 +236,7 @@ impl Lowering<'_> {
         let weights =
             self.packed(weights, length, move |to, items| pack::pack_depthwise(to, items, taps, lanes));
         let bias = self.channel_constants(bias, output.channels);
-        let step = Depthwise {
-            input,
-            output,
-            taps: plane.taps,
-            strides: plane.strides,
-            dilations: plane.dilations,
-            padding: plane.padding,
-            weights,
-            bias,
-            range,
-            function,
-        };
+        let step = Depthwise { input, output, plane: *plane, weights, bias, range, function };
         self.push(Step::Depthwise(Box::new(step)));
         Some(())
     }
@@ -293,66 +273,6 @@ impl Lowering<'_> {
         let scratch = self.buffer(of_a_row.checked_mul(band)?);
         let step = Winograd { input, output, residual, weights, bias, zeros, scratch, band, range, function };
         self.push(Step::Winograd(Box::new(step)));
-        Some(())
-    }
-
-    pub(super) fn pool(&mut self, pool: &Pool, node: &Node) -> Option<()> {
-        let (x, output) = (node.inputs.first().copied()??, *node.outputs.first()?);
-        let plane = plane(&pool.window)?;
-        let maximum = match pool.kind {
-            PoolKind::Max => true,
-            PoolKind::Average { .. } => false,
-            PoolKind::Lp { .. } => return None,
-        };
-        if pool.indices.is_some() || !self.is_f32(x) {
-            return None;
-        }
-        let (_, _, rows, columns) = sizes(&self.fact(x).shape)?;
-        let (_, _, out_rows, out_columns) = sizes(&self.fact(output).shape)?;
-        // A window that lies in the padding alone is the interpreter's.
-        let meets =
-            |outputs: usize, stride: usize, taps: usize, dilation: usize, padding: usize, size: usize| {
-                (taps - 1) * dilation >= padding && (outputs - 1) * stride < padding + size
-            };
-        let on_rows =
-            meets(out_rows, plane.strides.0, plane.taps.0, plane.dilations.0, plane.padding.0, rows);
-        let on_columns =
-            meets(out_columns, plane.strides.1, plane.taps.1, plane.dilations.1, plane.padding.1, columns);
-        (on_rows && on_columns).then_some(())?;
-        let divisor = if matches!(pool.kind, PoolKind::Average { count_padding: true }) {
-            // A window that reaches beyond the padded border counts fewer: the interpreter does that.
-            let last = |count: usize, stride: usize, taps: usize, dilation: usize| {
-                (count - 1) * stride + (taps - 1) * dilation + 1
-            };
-            let inside = last(out_rows, plane.strides.0, plane.taps.0, plane.dilations.0)
-                <= plane.padding.0 + rows + plane.after.0
-                && last(out_columns, plane.strides.1, plane.taps.1, plane.dilations.1)
-                    <= plane.padding.1 + columns + plane.after.1;
-            inside.then_some(())?;
-            #[expect(clippy::cast_precision_loss, reason = "windows are far smaller than 2^24")]
-            let taps = (plane.taps.0 * plane.taps.1) as f32;
-            taps
-        } else {
-            0.0
-        };
-        let input = self.map(x)?;
-        let output = self.new_map(output)?;
-        let all = plane.taps == (rows, columns) && (out_rows, out_columns) == (1, 1);
-        if all && plane.padding == (0, 0) && plane.dilations == (1, 1) {
-            self.push(Step::Whole { input, output, maximum });
-            return Some(());
-        }
-        let step = step::Pool {
-            input,
-            output,
-            maximum,
-            window: plane.taps,
-            strides: plane.strides,
-            dilations: plane.dilations,
-            padding: plane.padding,
-            divisor,
-        };
-        self.push(Step::Pool(Box::new(step)));
         Some(())
     }
 }

@@ -7,12 +7,12 @@ use agentd_plan::{
 
 use super::{
     Lowering,
-    convolution::{Ending, Plane, Shape, dense, plane},
+    convolution::{Ending, Shape, dense, plane},
     sizes,
 };
 use crate::{
     kernel::activation::Function,
-    step::{Halo, Map, Step, Weights},
+    step::{Halo, Map, Plane, Step, Weights},
 };
 
 /// Output rows (or columns) that the same taps reach: every `stride`th, from `place` on.

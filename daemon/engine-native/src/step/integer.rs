@@ -4,7 +4,7 @@
 //! there (a halo, a channel that fills up a block) is 0. A [`Map`] of words counts words where one of floats counts
 //! channels; distances are the same, since a word is as wide as a float.
 
-use super::{At, Map, Operand, Pool};
+use super::{At, Map, Operand, Plane, Pool};
 use crate::kernel::{activation::Function, quantised::maps::PairFunction};
 
 /// Sums of products of integers.
@@ -86,14 +86,8 @@ pub(crate) struct WordDepthwise {
     pub(crate) input: Map,
     /// The output.
     pub(crate) output: Map,
-    /// Taps: rows and columns.
-    pub(crate) taps: (usize, usize),
-    /// Rows and columns from one output pixel to the next.
-    pub(crate) strides: (usize, usize),
-    /// Rows and columns from one tap to the next.
-    pub(crate) dilations: (usize, usize),
-    /// Rows and columns of padding before the map.
-    pub(crate) padding: (usize, usize),
+    /// The window.
+    pub(crate) plane: Plane,
     /// Weights among the constants, `[block][tap row][tap column][2 * LANES]`.
     pub(crate) weights: usize,
     /// Bias among the constants, two vectors a block.

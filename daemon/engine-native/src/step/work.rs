@@ -35,7 +35,7 @@ impl Convolve {
 
 impl Depthwise {
     fn multiply_adds(&self) -> u64 {
-        numbers(&self.output).saturating_mul(product([self.taps.0, self.taps.1]))
+        numbers(&self.output).saturating_mul(self.plane.count() as u64)
     }
 }
 

@@ -4,15 +4,12 @@ mod integer;
 mod recurrent;
 
 use crate::{
-    kernel::{
-        along,
-        isa::{DEPTHWISE_COLUMNS, Kernels},
-    },
+    kernel::{along, isa::Kernels},
     pack,
     plan::Plan,
     step::{
-        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Elements, Gather, Map, Operand, Parts, Pool,
-        Resize, Sample, Scale, Source, Step, Turn, Weights, Winograd,
+        Along, At, BufferId, Combine, Convolve, Copy, Depthwise, Elements, Gather, Map, Operand, Parts,
+        Plane, Pool, Resize, Sample, Scale, Source, Step, Turn, Weights, Winograd,
     },
 };
 
@@ -242,10 +239,7 @@ impl Touches {
     fn window(
         input: &Map,
         output: &Map,
-        taps: (usize, usize),
-        strides: (usize, usize),
-        dilations: (usize, usize),
-        padding: (usize, usize),
+        Plane { taps, strides, dilations, padding, .. }: &Plane,
     ) -> Option<()> {
         let reach = |count: usize, stride: usize, taps: usize, dilation: usize| {
             let last = count.checked_sub(1)?.checked_mul(stride)?;
@@ -263,10 +257,10 @@ impl Touches {
     fn depthwise(&mut self, d: &Depthwise, kernels: &Kernels) -> Option<()> {
         self.vectors(&d.input, kernels)?;
         self.vectors(&d.output, kernels)?;
-        Self::window(&d.input, &d.output, d.taps, d.strides, d.dilations, d.padding)?;
-        (d.output.columns > 0 && DEPTHWISE_COLUMNS > 0).then_some(())?;
+        Self::window(&d.input, &d.output, &d.plane)?;
+        (d.output.columns > 0).then_some(())?;
         let padded = d.output.blocks().checked_mul(kernels.lanes)?;
-        self.constant(d.weights, padded.checked_mul(d.taps.0)?.checked_mul(d.taps.1)?);
+        self.constant(d.weights, padded.checked_mul(d.plane.taps.0)?.checked_mul(d.plane.taps.1)?);
         self.constant(d.bias, padded);
         Some(())
     }
@@ -299,12 +293,19 @@ impl Touches {
         self.vectors(&p.input, kernels)?;
         self.vectors(&p.output, kernels)?;
         same(&p.input, &p.output, false)?;
-        let positive = [p.window.0, p.window.1, p.strides.0, p.strides.1, p.dilations.0, p.dilations.1];
+        let positive = [
+            p.plane.taps.0,
+            p.plane.taps.1,
+            p.plane.strides.0,
+            p.plane.strides.1,
+            p.plane.dilations.0,
+            p.plane.dilations.1,
+        ];
         // The kernel clips the window at the map's edges; a column beyond them would wrap.
-        let last = p.output.columns.checked_sub(1)?.checked_mul(p.strides.1)?;
-        let rows = p.output.rows.checked_sub(1)?.checked_mul(p.strides.0)?;
-        let starts = last < p.padding.1.checked_add(p.input.columns)?
-            && rows < p.padding.0.checked_add(p.input.rows)?;
+        let last = p.output.columns.checked_sub(1)?.checked_mul(p.plane.strides.1)?;
+        let rows = p.output.rows.checked_sub(1)?.checked_mul(p.plane.strides.0)?;
+        let starts = last < p.plane.padding.1.checked_add(p.input.columns)?
+            && rows < p.plane.padding.0.checked_add(p.input.rows)?;
         (positive.iter().all(|n| *n > 0) && starts).then_some(())
     }
 

@@ -4,13 +4,10 @@ use agentd_plan::{Node, ValueId, op::QuantizedConv};
 
 use super::{Kind, Lowering, SHARE, Words, limits, range, weights::Weights};
 use crate::{
-    lower::{
-        convolution::{Plane, plane},
-        sizes,
-    },
+    lower::{convolution::plane, sizes},
     pack,
     step::{
-        At, Map, Step,
+        At, Map, Plane, Step,
         integer::{Ending, Integer, Product, Requantise, WordDepthwise},
     },
 };
@@ -77,10 +74,7 @@ impl Lowering<'_> {
         Integer::Depthwise(Box::new(WordDepthwise {
             input,
             output,
-            taps: plane.taps,
-            strides: plane.strides,
-            dilations: plane.dilations,
-            padding: plane.padding,
+            plane: *plane,
             weights,
             bias,
             how,

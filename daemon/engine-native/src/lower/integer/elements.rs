@@ -97,16 +97,7 @@ impl Lowering<'_> {
             && plane.padding.1 < plane.taps.1.max(1) * plane.dilations.1.max(1);
         inside.then_some(())?;
         let to = self.new_words(output, Kind::Blocks)?;
-        let step = step::Pool {
-            input: words.map,
-            output: to,
-            maximum: true,
-            window: plane.taps,
-            strides: plane.strides,
-            dilations: plane.dilations,
-            padding: plane.padding,
-            divisor: 0.0,
-        };
+        let step = step::Pool { input: words.map, output: to, maximum: true, plane, divisor: 0.0 };
         self.push(Step::Integer(Integer::Largest(Box::new(step))));
         self.set_words(output, Words { map: to, bytes: None, ..words })
     }

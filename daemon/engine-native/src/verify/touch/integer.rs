@@ -129,10 +129,10 @@ impl Touches {
     fn word_depthwise(&mut self, d: &WordDepthwise, kernels: &Kernels) -> Option<()> {
         self.vectors(&d.input, kernels)?;
         self.vectors(&d.output, kernels)?;
-        Self::window(&d.input, &d.output, d.taps, d.strides, d.dilations, d.padding)?;
+        Self::window(&d.input, &d.output, &d.plane)?;
         (d.output.columns > 0).then_some(())?;
         let floats = d.output.blocks().checked_mul(kernels.lanes)?.checked_mul(2)?;
-        self.constant(d.weights, floats.checked_mul(d.taps.0)?.checked_mul(d.taps.1)?);
+        self.constant(d.weights, floats.checked_mul(d.plane.taps.0)?.checked_mul(d.plane.taps.1)?);
         self.constant(d.bias, floats);
         self.requantise(&d.how, floats);
         if let Some(table) = d.table {
@@ -316,8 +316,8 @@ mod tests {
             Integer::Depthwise(d) => match kind % 8 {
                 0 => d.weights += far,
                 1 => d.bias += far,
-                2 => d.padding.0 += far,
-                3 => d.strides.1 += far,
+                2 => d.plane.padding.0 += far,
+                3 => d.plane.strides.1 += far,
                 4 => damage_how(&mut d.how, kind / 8, far),
                 5 => d.table = Some(far),
                 6 => d.input.halo.left = 0,
@@ -345,8 +345,8 @@ mod tests {
                 _ => damage_map(&mut p.output, kind / 3, far),
             },
             Integer::Largest(p) => match kind % 3 {
-                0 => p.strides.0 += far,
-                1 => p.dilations.1 = 0,
+                0 => p.plane.strides.0 += far,
+                1 => p.plane.dilations.1 = 0,
                 _ => damage_map(&mut p.output, kind / 3, far),
             },
             Integer::Mean { input, output, channels, .. } => match kind % 3 {
