@@ -18,7 +18,9 @@ def test_a_plan_is_one_document_with_times_that_add_up():
     assert document["schema"] == 1
     assert document["setting"] == {"engine": "native", "threads": 2, "batch": 1}
     profile = document["profile"]
-    assert profile["threads"] == 2 and profile["runs"] > 0 and profile["peak_multiply_adds"] > 0
+    assert profile["threads"] == 2 and profile["runs"] > 0
+    # Two threads of any processor: work that the compiler left out would seem faster.
+    assert 1e9 < profile["peak_multiply_adds"] < 4e12
     assert 0 < sum(step["time_ns"] for step in profile["steps"]) <= profile["run_ns"]
     products = [step for step in profile["steps"] if step["multiply_adds"]]
     assert [step["operator"] for step in products] == ["Conv", "Conv", "MatMul", "MatMul"], products

@@ -13,6 +13,7 @@
 mod along;
 #[path = "differential/norm.rs"]
 mod norm;
+mod support;
 #[path = "differential/threads.rs"]
 mod threads;
 #[path = "differential/transposed.rs"]

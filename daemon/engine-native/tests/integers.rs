@@ -10,9 +10,11 @@
     reason = "what fails here fails the test"
 )]
 
-use std::sync::{Arc, Mutex};
+mod support;
 
-use agentd_engine_native::{Isa, Model, Options, Team};
+use std::sync::Arc;
+
+use agentd_engine_native::{Isa, Model, Options};
 use agentd_plan::{
     Array, Builder, Fact, Graph, Numerics, Op, ValueId,
     op::{
@@ -455,13 +457,5 @@ fn threads_share_a_quantised_net_and_give_the_same_bits() {
             Array::from_reals(Fp32, fact.shape.clone(), items).unwrap()
         })
         .collect();
-    let options = Options { isa: Isa::detect(), numerics: Numerics::Fast };
-    let alone = Model::new(Arc::clone(&graph), options).unwrap().run_arrays(&inputs).unwrap();
-    for threads in [2, 3, 5] {
-        let team = Arc::new(Mutex::new(Team::new(threads)));
-        let mut model = Model::new(Arc::clone(&graph), options).unwrap().with_team(team);
-        for _ in 0..3 {
-            assert_eq!(model.run_arrays(&inputs).unwrap(), alone, "{threads} threads");
-        }
-    }
+    support::same_bits_on_any_number_of_threads(&graph, &inputs);
 }

@@ -1,29 +1,18 @@
 //! Same input, same bits, whatever the number of threads.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use agentd_engine_native::{Isa, Model, Options, Team};
 use agentd_plan::{
-    Graph, Numerics,
+    Graph,
     op::{Binary, LayerNorm, MatMul, Pool, Softmax, Unary, Window, pool::PoolKind},
 };
 
-use super::{Net, array, window};
+use super::{Net, array, support::same_bits_on_any_number_of_threads, window};
 
-/// Holds 2, 3 and 5 threads against one, bit by bit.
 #[track_caller]
 fn check(graph: Graph, seed: u64) {
-    let graph = Arc::new(graph);
     let inputs: Vec<_> = graph.inputs().iter().map(|id| array(&graph.value(*id).fact.shape, seed)).collect();
-    let options = Options { isa: Isa::detect(), numerics: Numerics::Fast };
-    let alone = Model::new(Arc::clone(&graph), options).unwrap().run_arrays(&inputs).unwrap();
-    for threads in [2, 3, 5] {
-        let team = Arc::new(Mutex::new(Team::new(threads)));
-        let mut model = Model::new(Arc::clone(&graph), options).unwrap().with_team(team);
-        for _ in 0..3 {
-            assert_eq!(model.run_arrays(&inputs).unwrap(), alone, "{threads} threads");
-        }
-    }
+    same_bits_on_any_number_of_threads(&Arc::new(graph), &inputs);
 }
 
 fn square(kernel: usize, stride: usize, pad: usize) -> Window {
