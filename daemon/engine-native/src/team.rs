@@ -143,7 +143,7 @@ impl Shared {
 
 /// Where a number of threads wait for each other, again and again.
 ///
-/// A thread turns for a while, then sleeps. Who comes last wakes those that sleep, if any do.
+/// A thread turns for a while, lets others run for a while, then sleeps. Who comes last wakes those that sleep, if any do.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     count: usize,

@@ -222,20 +222,30 @@ impl Run<'_> {
             column: 0,
             count: 0,
         };
-        let blocked = c.channel_block == lanes && c.taps == (1, 1) && c.in_pixel == lanes;
+        let tiles =
+            Tiles { input_ahead: if is_flat { self.input_ahead(c, part, job, next) } else { 0 }, ..tiles };
+        let (ahead, _, floats) = next.map_or((weights, 0, 0), |(part, next)| self.panel(c, part, next));
+        let function = if depth.is_last { c.function } else { None };
+        self.tiles(c, &tiles, job, (ahead, if ahead == weights { 0 } else { floats }), function);
+    }
+
+    /// Floats from the input of a tile to what is to be brought near meanwhile; 0 for nothing.
+    fn input_ahead(&self, c: &Convolve, part: usize, job: &Job, next: Option<(usize, &Job)>) -> usize {
+        let lanes = self.kernels.lanes;
+        if c.channel_block != lanes || c.taps != (1, 1) || c.in_pixel != lanes {
+            return 0;
+        }
         let start = |job: &Job| (job.pixels.start * lanes).wrapping_add(job.depth.offset);
-        let input_ahead = match next {
+        let (first, count) = job.group;
+        match next {
             // What the next job reads, where that is something else.
             Some((at, next)) if at == part && start(next) != start(job) => {
                 start(next).wrapping_sub(start(job))
             }
-            _ if first == 0 => 6 * lanes,
+            // What is read for the first time: the next tile.
+            _ if first == 0 => self.kernels.tile_pixels.get(count).map_or(0, |pixels| pixels * lanes),
             _ => 0,
-        };
-        let tiles = Tiles { input_ahead: if blocked && is_flat { input_ahead } else { 0 }, ..tiles };
-        let (ahead, _, floats) = next.map_or((weights, 0, 0), |(part, next)| self.panel(c, part, next));
-        let function = if depth.is_last { c.function } else { None };
-        self.tiles(c, &tiles, job, (ahead, if ahead == weights { 0 } else { floats }), function);
+        }
     }
 
     /// All pixels of a job, while `ahead`, so many floats, are brought near.

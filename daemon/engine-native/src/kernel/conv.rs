@@ -73,8 +73,8 @@ pub(crate) struct Tiles {
     pub(crate) count: usize,
 }
 
-/// Products that follow each other without a look at the clock: the loop around them costs a processor that is shared
-/// with another thread as much as they do.
+/// Products between two turns of the innermost loop: on a core that is shared with another thread the loop's own
+/// instructions cost as much as products. More would not leave every sum its register.
 pub(crate) const UNROLLED: usize = 4;
 
 /// The pixels of a tile in one map: where the first one is, and how to go on.
